@@ -1,0 +1,1 @@
+"""Behaviour: supervisor, preprocessor, scorer and governance actors, and the processes they live in."""

@@ -1,0 +1,1 @@
+"""HAProxy: renders, validates and steers its configuration from the membership."""

@@ -1,0 +1,1 @@
+"""How messages travel: wire format, mailbox, listener, pool and the client library."""

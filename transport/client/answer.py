@@ -1,0 +1,84 @@
+"""The answer to a scored transaction, with its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import wire
+from .errors import ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which release, pipeline and nodes gave an answer, and how long each part took.
+
+    Attributes:
+        release: number of the release in its environment.
+        environment: name of the environment.
+        pipeline: stage (`features`, `model`) to the sha256 of its artifact.
+        nodes: role (`preprocessor`, `scorer`) to the node that did it.
+        us: part of the way to microseconds: `features`, `scorer` (from asking to the answer), `kernel`
+            (the batch that this row was in), `total` (in the preprocessor).
+    """
+
+    release: int
+    environment: str
+    pipeline: Mapping[str, str]
+    nodes: Mapping[str, str]
+    us: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The scores of one transaction.
+
+    Attributes:
+        id: the transaction's id, as its feature spec names it; "" where it names none.
+        scores: name of each output of the model to its value (float64, as the model's library gives it).
+        trace: where the answer comes from.
+    """
+
+    id: str
+    scores: Mapping[str, float]
+    trace: Trace
+
+    @property
+    def score(self) -> float:
+        """The last output: the positive class of a binary classifier, the value of a regressor."""
+        return list(self.scores.values())[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, ready for JSON."""
+        return asdict(self)
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """Pack an answer as the body of an ANSWER message."""
+    trace = answer.trace
+    return wire.pack_body(
+        {
+            "id": answer.id,
+            "scores": answer.scores,
+            "release": trace.release,
+            "environment": trace.environment,
+            "pipeline": trace.pipeline,
+            "nodes": trace.nodes,
+            "us": trace.us,
+        },
+    )
+
+
+def unpack_answer(frame: bytes) -> Answer:
+    """Read an ANSWER message.
+
+    Raises:
+        ProtocolError: a part is missing or of another type.
+    """
+    body = wire.unpack_body(frame)
+    try:
+        trace = Trace(body["release"], body["environment"], body["pipeline"], body["nodes"], body["us"])
+        return Answer(body["id"], body["scores"], trace)
+    except KeyError as error:
+        raise ProtocolError(f"the answer has no {error}", field=str(error), rule="missing") from error

@@ -1,0 +1,254 @@
+"""The client library: score transactions from threads (`Client`) or from asyncio (`AsyncClient`)."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any, Self
+
+from . import wire
+from .answer import Answer, unpack_answer
+from .channel import Channel
+from .errors import ScorewireError
+from .pool import Done
+from .wire import Kind
+
+Transaction = Mapping[str, Any]
+
+#: Seconds that a transaction may take when nothing else is said.
+DEADLINE_S = 1.0
+#: Transactions that score_many keeps under way.
+WINDOW = 64
+
+
+def _addresses(addresses: str | Collection[str]) -> list[str]:
+    found = [part.strip() for part in addresses.split(",")] if isinstance(addresses, str) else list(addresses)
+    found = [address for address in found if address]
+    if not found:
+        raise ValueError("a client needs at least one address, such as 'tcp://127.0.0.1:7301'")
+    for address in found:
+        if not address.startswith(("tcp://", "ipc://")):
+            raise ValueError(f"an address starts with tcp:// or ipc://, got {address!r}")
+    return found
+
+
+def _check_deadline(deadline: float) -> float:
+    if not 0 < deadline <= wire.MAX_BUDGET_S:
+        raise ValueError(
+            f"a deadline is seconds from now, over 0 and up to {wire.MAX_BUDGET_S:.0f}, got {deadline}"
+        )
+    return deadline
+
+
+class _Base:
+    """What both clients share: addresses, default deadline, the channel."""
+
+    def __init__(self, addresses: str | Collection[str], *, deadline: float = DEADLINE_S) -> None:
+        self._deadline = _check_deadline(deadline)
+        self._channel = Channel(_addresses(addresses))
+
+    def set_addresses(self, addresses: str | Collection[str]) -> None:
+        """Use these nodes from now on; what the others hold is asked elsewhere."""
+        self._channel.set_members(_addresses(addresses))
+
+    def inspect(self) -> dict[str, Any]:
+        """Return the nodes' states by address, and the counters (sent, retried, expired, ...)."""
+        return self._channel.inspect()
+
+    def _submit(
+        self, transaction: Transaction, deadline: float | None, release: int | None, done: Done
+    ) -> None:
+        seconds = self._deadline if deadline is None else _check_deadline(deadline)
+        self._channel.submit(Kind.SCORE, wire.pack_transaction(transaction, release), seconds, done)
+
+
+class Client(_Base):
+    """Scores transactions. One client serves any number of threads.
+
+    Args:
+        addresses: the preprocessor nodes, as a list or separated by commas: tcp://host:port or ipc://path.
+        deadline: seconds that a transaction may take, unless a call says otherwise.
+
+    Example:
+        with Client("tcp://127.0.0.1:7301,tcp://127.0.0.1:7302") as client:
+            answer = client.score({"id": "1", "amount": 12.5}, deadline=0.2)
+    """
+
+    def score(
+        self,
+        transaction: Transaction,
+        *,
+        deadline: float | None = None,
+        release: int | None = None,
+    ) -> Answer:
+        """Score one transaction.
+
+        Args:
+            transaction: named fields: None, bool, int, float, str, bytes, lists and maps of them.
+            deadline: seconds from now until an answer is of no more use.
+            release: score with this release instead of the current one.
+
+        Raises:
+            TransactionRefusedError: a field breaks a rule; `error.field` and `error.rule` say which.
+            RefusedError: the request is at fault in another way.
+            UnavailableError: no answer in time, no node, or all nodes full.
+        """
+        return unpack_answer(self._begin(transaction, deadline, release).result())
+
+    def score_many(
+        self,
+        transactions: Iterable[Transaction],
+        *,
+        deadline: float | None = None,
+        release: int | None = None,
+        window: int = WINDOW,
+    ) -> Iterator[Answer | ScorewireError]:
+        """Score a stream of transactions, `window` of them under way at a time.
+
+        Yields one result a transaction, in their order: its Answer, or the ScorewireError that `score`
+        would have raised, so that one bad transaction harms no other. The deadline is each one's own.
+        """
+        under_way: deque[Future[bytes]] = deque()
+        for transaction in transactions:
+            if len(under_way) >= window:
+                yield _outcome(under_way.popleft())
+            under_way.append(self._begin_safely(transaction, deadline, release))
+        while under_way:
+            yield _outcome(under_way.popleft())
+
+    def close(self) -> None:
+        """Fail what is under way with ClosedError and free all sockets. Closing twice is harmless."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _begin(self, transaction: Transaction, deadline: float | None, release: int | None) -> Future[bytes]:
+        future: Future[bytes] = Future()
+
+        def done(outcome: bytes | Exception) -> None:
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._submit(transaction, deadline, release, done)
+        return future
+
+    def _begin_safely(
+        self,
+        transaction: Transaction,
+        deadline: float | None,
+        release: int | None,
+    ) -> Future[bytes]:
+        try:
+            return self._begin(transaction, deadline, release)
+        except ScorewireError as error:
+            future: Future[bytes] = Future()
+            future.set_exception(error)
+            return future
+
+
+class AsyncClient(_Base):
+    """The same for asyncio; use it from one event loop.
+
+    Example:
+        async with AsyncClient(["tcp://127.0.0.1:7301"]) as client:
+            answer = await client.score({"id": "1", "amount": 12.5})
+    """
+
+    async def score(
+        self,
+        transaction: Transaction,
+        *,
+        deadline: float | None = None,
+        release: int | None = None,
+    ) -> Answer:
+        """Score one transaction; as Client.score."""
+        return unpack_answer(await self._begin(transaction, deadline, release))
+
+    async def score_many(
+        self,
+        transactions: Iterable[Transaction],
+        *,
+        deadline: float | None = None,
+        release: int | None = None,
+        window: int = WINDOW,
+    ) -> AsyncIterator[Answer | ScorewireError]:
+        """Score a stream of transactions; as Client.score_many."""
+        under_way: deque[asyncio.Task[Answer | ScorewireError]] = deque()
+        try:
+            for transaction in transactions:
+                if len(under_way) >= window:
+                    yield await under_way.popleft()
+                under_way.append(asyncio.create_task(self._settle(transaction, deadline, release)))
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Fail what is under way with ClosedError and free all sockets. Closing twice is harmless."""
+        await asyncio.to_thread(self._channel.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _begin(self, transaction: Transaction, deadline: float | None, release: int | None) -> bytes:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+
+        def done(outcome: bytes | Exception) -> None:
+            # The event loop may be gone by then: whoever closed it waits for no answer.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle_future, future, outcome)
+
+        self._submit(transaction, deadline, release, done)
+        return await future
+
+    async def _settle(
+        self,
+        transaction: Transaction,
+        deadline: float | None,
+        release: int | None,
+    ) -> Answer | ScorewireError:
+        try:
+            return await self.score(transaction, deadline=deadline, release=release)
+        except ScorewireError as error:
+            return error
+
+
+def _settle_future(future: asyncio.Future[bytes], outcome: bytes | Exception) -> None:
+    if future.done():  # cancelled by its caller
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _outcome(future: Future[bytes]) -> Answer | ScorewireError:
+    try:
+        return unpack_answer(future.result())
+    except ScorewireError as error:
+        return error

@@ -1,0 +1,114 @@
+"""One thread waiting on many things at once: ZeroMQ sockets, file descriptors, timers and a wake-up."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import time
+from typing import Protocol
+
+import zmq
+
+#: What can be waited on: a ZeroMQ socket or a file descriptor.
+Pollable = zmq.Socket[bytes] | int
+
+
+class Source(Protocol):
+    """Something that a loop serves: it has pollables, a next due time, or both."""
+
+    def due(self) -> float | None:
+        """Return when pump must be called at the latest (time.monotonic seconds), or None."""
+
+    def pump(self) -> None:
+        """Take what has arrived and do what is due; never block."""
+
+
+class Loop:
+    """Waits for the sources of one thread. Only `wake` may be called from other threads."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._owners: dict[Pollable, Source] = {}
+        self._sources: list[Source] = []
+        self._sleeping = False
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._poller.register(self._wake_in.fileno(), zmq.POLLIN)
+
+    def add(self, source: Source, *pollables: Pollable) -> None:
+        """Serve a source, and watch its pollables."""
+        self._sources.append(source)
+        for pollable in pollables:
+            self.watch(pollable, source)
+
+    def remove(self, source: Source) -> None:
+        """Serve a source no more. Call it before its sockets are closed."""
+        if source in self._sources:
+            self._sources.remove(source)
+        for pollable in [p for p, owner in self._owners.items() if owner is source]:
+            self.unwatch(pollable)
+
+    def watch(self, pollable: Pollable, source: Source) -> None:
+        """Watch one more pollable of a source."""
+        self._owners[pollable] = source
+        self._poller.register(pollable, zmq.POLLIN)
+
+    def unwatch(self, pollable: Pollable) -> None:
+        """Watch a pollable no more. Call it before it is closed."""
+        if self._owners.pop(pollable, None) is not None:
+            self._poller.unregister(pollable)
+
+    def sleep_ahead(self) -> None:
+        """Say that this thread is about to wait: from here on, `wake` interrupts the wait.
+
+        Whoever shares a queue with other threads calls it, looks into the queue once more, and only then
+        waits; so no wake-up is lost, and a busy thread is not sent one for every message.
+        """
+        self._sleeping = True
+
+    def wake(self) -> None:
+        """Interrupt the wait. Safe from any thread; does nothing while the thread is not waiting."""
+        if self._sleeping:
+            self._sleeping = False
+            # A full buffer already wakes; a closed socket means that nobody waits any more.
+            with contextlib.suppress(OSError):
+                self._wake_out.send(b"\0")
+
+    def wait(self, *, block: bool = True) -> list[Source]:
+        """Wait until something arrives or is due; return the sources to pump, each once."""
+        timeout_ms = self._timeout_ms() if block else 0
+        events = self._poller.poll(timeout_ms)
+        self._sleeping = False
+        ready: dict[int, Source] = {}
+        for pollable, _ in events:
+            owner = self._owners.get(pollable)
+            if owner is not None:
+                ready[id(owner)] = owner
+            elif pollable == self._wake_in.fileno():
+                self._drain_wake()
+        now = time.monotonic()
+        for source in self._sources:
+            due = source.due()
+            if due is not None and due <= now:
+                ready[id(source)] = source
+        return list(ready.values())
+
+    def close(self) -> None:
+        """Free the wake-up sockets; the sources close their own."""
+        self._poller = zmq.Poller()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _timeout_ms(self) -> int | None:
+        dues = [due for source in self._sources if (due := source.due()) is not None]
+        if not dues:
+            return None
+        # Rounded up: waking before the time would spin until it has come.
+        return max(0, math.ceil((min(dues) - time.monotonic()) * 1000))
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_in.recv(4096):
+                pass

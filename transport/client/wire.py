@@ -1,0 +1,169 @@
+"""The wire format: one ZeroMQ frame is a 16-byte header and a msgpack map.
+
+Header, little-endian: magic `SW`, version u8, kind u8, budget u32 (microseconds that are left for the
+request; 0 on replies), id u64 (chosen by the asker, returned on the reply). The header never changes its
+shape, so that a node can answer a message of another version, or one whose body is junk, by its id.
+
+Bodies are maps with short names; unknown names are ignored, so that a field can be added without a new
+version. Vectors and scores travel as raw little-endian float32 and float64.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+
+from .errors import ProtocolError, ScorewireError, TooLargeError, TransactionRefusedError, error_from_wire
+
+VERSION = 1
+#: Largest message that a node reads and a client sends, in bytes.
+MAX_MESSAGE_BYTES = 1 << 20
+#: Largest message that a socket takes at all; beyond it the connection is cut, so that memory stays bounded.
+MAX_SOCKET_BYTES = 16 << 20
+#: Longest budget that fits the header, in seconds (71 minutes).
+MAX_BUDGET_S = (2**32 - 1) / 1e6
+
+_MAGIC = b"SW"
+_HEADER = struct.Struct("<2sBBIQ")
+
+
+class Kind(enum.IntEnum):
+    """What a message is."""
+
+    SCORE = 1  # caller to preprocessor: a transaction
+    VECTOR = 2  # preprocessor to scorer: a feature vector
+    ANSWER = 3
+    ERROR = 4
+    PING = 5
+    PONG = 6
+    GOODBYE = 7  # node to caller: send me nothing more
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class Header(NamedTuple):
+    """The fixed part of a message."""
+
+    kind: Kind
+    budget_us: int
+    id: int
+
+
+class UnreadableError(ProtocolError):
+    """Raised when a frame cannot be read; `id` is its number if the header could be, else 0."""
+
+    def __init__(self, detail: str, *, rule: str, id: int = 0) -> None:  # noqa: A002 - the word on the wire
+        super().__init__(detail, field="message", rule=rule)
+        self.id = id
+
+
+def pack_header(kind: Kind, id: int, budget_us: int = 0) -> bytes:  # noqa: A002 - the word on the wire
+    """Pack a header; `budget_us` is cut to what fits."""
+    return _HEADER.pack(_MAGIC, VERSION, kind, min(budget_us, 0xFFFFFFFF), id)
+
+
+def unpack_header(frame: bytes) -> Header:
+    """Read the header of a frame.
+
+    Raises:
+        UnreadableError: the frame is not of this protocol, of another version, or of an unknown kind.
+    """
+    if len(frame) < _HEADER.size:
+        raise UnreadableError(f"a message has at least {_HEADER.size} bytes, got {len(frame)}", rule="header")
+    magic, version, kind, budget_us, id_ = _HEADER.unpack_from(frame)
+    if magic != _MAGIC:
+        raise UnreadableError(f"a message starts with {_MAGIC!r}, got {magic!r}", rule="magic")
+    if version != VERSION:
+        raise UnreadableError(
+            f"protocol version {version} is not spoken here, only {VERSION}: upgrade the older side",
+            rule="version",
+            id=id_,
+        )
+    if kind not in _KINDS:
+        raise UnreadableError(f"message kind {kind} is unknown in version {VERSION}", rule="kind", id=id_)
+    return Header(_KINDS[kind], budget_us, id_)
+
+
+def pack_body(body: Mapping[str, Any]) -> bytes:
+    """Pack a body; anything that msgpack cannot carry raises TypeError, ValueError or OverflowError."""
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def unpack_body(frame: bytes) -> dict[str, Any]:
+    """Read the body of a frame whose header was read.
+
+    Raises:
+        UnreadableError: the body is not a msgpack map with names as keys.
+    """
+    try:
+        body = msgpack.unpackb(memoryview(frame)[_HEADER.size :], max_ext_len=0)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        why = f"the body is not msgpack: {type(error).__name__}: {error}"
+        raise UnreadableError(why, rule="msgpack", id=unpack_header(frame).id) from error
+    if not isinstance(body, dict):
+        why = f"the body must be a map, got {type(body).__name__}"
+        raise UnreadableError(why, rule="map", id=unpack_header(frame).id)
+    return body
+
+
+def pack_transaction(transaction: Mapping[str, Any], release: int | None = None) -> bytes:
+    """Pack a transaction as the body of a SCORE message.
+
+    Args:
+        transaction: names to values that msgpack carries (None, bool, int, float, str, bytes, list, map).
+        release: score with this release instead of the current one.
+
+    Raises:
+        TransactionRefusedError: a value cannot be carried; names the field.
+        TooLargeError: the message would be over MAX_MESSAGE_BYTES.
+    """
+    body: dict[str, Any] = {"transaction": transaction}
+    if release is not None:
+        body["release"] = release
+    try:
+        packed = pack_body(body)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _uncarriable(transaction, error) from error
+    if len(packed) + _HEADER.size > MAX_MESSAGE_BYTES:
+        raise too_large(len(packed) + _HEADER.size)
+    return packed
+
+
+def too_large(size: int) -> TooLargeError:
+    """Name the size rule, in the same words on both sides of the wire."""
+    detail = f"a message may have {MAX_MESSAGE_BYTES} bytes, this one has {size}"
+    return TooLargeError(detail, field="message", rule="size")
+
+
+def pack_error(error: ScorewireError) -> bytes:
+    """Pack an error as the body of an ERROR message."""
+    return pack_body(
+        {"code": error.code, "detail": error.detail, "field": error.field, "rule": error.rule},
+    )
+
+
+def unpack_error(frame: bytes) -> ScorewireError:
+    """Read an ERROR message."""
+    body = unpack_body(frame)
+    code, detail, field, rule = (str(body.get(name, "")) for name in ("code", "detail", "field", "rule"))
+    return error_from_wire(code or "internal", detail, field, rule)
+
+
+def _uncarriable(transaction: Mapping[str, Any], error: Exception) -> TransactionRefusedError:
+    """Find the field that msgpack refused, so that the caller need not guess."""
+    if not isinstance(transaction, Mapping):
+        detail = f"a transaction is a map of named fields, got {type(transaction).__name__}"
+        return TransactionRefusedError(detail, field="transaction", rule="type")
+    for name, value in transaction.items():
+        try:
+            msgpack.packb({name: value})
+        except (TypeError, ValueError, OverflowError) as cause:
+            detail = f"field {name!r} cannot be sent: {cause}"
+            return TransactionRefusedError(detail, field=str(name), rule="type")
+    return TransactionRefusedError(str(error), field="transaction", rule="type")

@@ -1,0 +1,231 @@
+"""The listener: the socket at which an actor takes requests, with beats answered on the same socket.
+
+A beat is answered by the thread that does the work, so that a hung actor is a silent one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import zmq
+
+from transport.client import wire
+from transport.client.errors import OverloadedError, ScorewireError
+from transport.client.loop import Loop
+from transport.client.wire import Kind
+from transport.errors import BindRefusedError
+
+#: Requests taken in one batch; more are left for the next one.
+BATCH = 1024
+#: Seconds after its last word that a caller is still told goodbye.
+_CALLER_MEMORY_S = 60.0
+_LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "::1"}
+
+
+class Request(NamedTuple):
+    """A request as it arrived.
+
+    Attributes:
+        caller: the route back.
+        id: the caller's number for it.
+        kind: SCORE or VECTOR.
+        frame: the whole frame; its body is not read yet.
+        arrived: when it was read from the socket (time.monotonic seconds).
+        deadline: when an answer is of no more use.
+    """
+
+    caller: bytes
+    id: int
+    kind: Kind
+    frame: bytes
+    arrived: float
+    deadline: float
+
+
+@dataclass(slots=True)
+class ListenerStats:
+    """What a listener has counted since it was made."""
+
+    requests: int = 0
+    answers: int = 0
+    refused: int = 0
+    late: int = 0
+    unreadable: int = 0
+    failed: int = 0
+
+
+class Listener:
+    """A ROUTER socket that takes requests for one actor. Use it from the actor's thread only.
+
+    Args:
+        loop: the actor's loop.
+        context: the node's ZeroMQ context.
+        address: where to listen; port `*` picks a free one.
+        kind: the kind of requests that are served here.
+        on_batch: takes all requests that have arrived, at most BATCH.
+        ready: says whether this actor can serve now; told to callers with every beat.
+        wide: allow an address beyond loopback, although nothing is encrypted there.
+
+    Raises:
+        BindRefusedError: the address is wide and that was not asked for, or is taken.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        *,
+        kind: Kind,
+        on_batch: Callable[[list[Request]], None],
+        ready: Callable[[], bool],
+        wide: bool = False,
+    ) -> None:
+        self.stats = ListenerStats()
+        self._loop = loop
+        self._kind = kind
+        self._on_batch = on_batch
+        self._ready = ready
+        self._callers: dict[bytes, float] = {}
+        self._leaving = False
+        check_address(address, wide=wide)
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 50_000)
+        self._socket.setsockopt(zmq.RCVHWM, 10_000)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_SOCKET_BYTES)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise BindRefusedError(f"cannot listen at {address}: {error}; is another node there?") from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        loop.add(self, self._socket)
+
+    def due(self) -> None:
+        """Nothing is due: a listener only reacts."""
+
+    def pump(self) -> None:
+        """Take what has arrived: answer beats, refuse what cannot be read, hand on the rest as one batch."""
+        batch: list[Request] = []
+        now = time.monotonic()
+        for _ in range(BATCH):
+            try:
+                caller, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                self._take(caller, frames, now, batch)
+            except ScorewireError as error:
+                self.stats.unreadable += 1
+                self._send(caller, Kind.ERROR, getattr(error, "id", 0), wire.pack_error(error))
+        if batch:
+            self.stats.requests += len(batch)
+            self._on_batch(batch)
+
+    def answer(self, request: Request, body: bytes) -> None:
+        """Answer a request; one whose deadline has passed is counted and not answered."""
+        if request.deadline < time.monotonic():
+            self.stats.late += 1
+            return
+        self.stats.answers += 1
+        self._send(request.caller, Kind.ANSWER, request.id, body)
+
+    def refuse(self, request: Request, error: ScorewireError) -> None:
+        """Answer a request with an error."""
+        self.stats.refused += 1
+        self._send(request.caller, Kind.ERROR, request.id, wire.pack_error(error))
+
+    def fail(self, request: Request, error: Exception) -> None:
+        """Answer a request with `internal`, so that the pool asks elsewhere at once."""
+        self.stats.failed += 1
+        detail = f"{type(error).__name__}: {error}"
+        self._send(request.caller, Kind.ERROR, request.id, wire.pack_error(ScorewireError(detail)))
+
+    def drop_late(self, requests: list[Request]) -> list[Request]:
+        """Leave out the requests whose deadline has passed, and count them."""
+        now = time.monotonic()
+        timely = [request for request in requests if request.deadline > now]
+        self.stats.late += len(requests) - len(timely)
+        return timely
+
+    def say_goodbye(self) -> None:
+        """Tell every caller of late to send nothing more here; requests that still come are served."""
+        self._leaving = True
+        horizon = time.monotonic() - _CALLER_MEMORY_S
+        for caller, seen in self._callers.items():
+            if seen > horizon:
+                self._send(caller, Kind.GOODBYE, 0, _EMPTY)
+
+    def counters(self) -> dict[str, int]:
+        """Return all counts, by name."""
+        return asdict(self.stats)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.remove(self)
+        self._socket.close(0)
+
+    def _take(self, caller: bytes, frames: list[bytes], now: float, batch: list[Request]) -> None:
+        frame = frames[0] if len(frames) == 1 else b""
+        header = wire.unpack_header(frame)
+        if header.kind is Kind.PING:
+            self._pong(caller, header.id, now)
+            return
+        if header.kind is not self._kind:
+            why = f"{header.kind.name} is not served here, only {self._kind.name}: is the address right?"
+            raise wire.UnreadableError(why, rule="kind", id=header.id)
+        if len(frame) > wire.MAX_MESSAGE_BYTES:
+            error = wire.too_large(len(frame))
+            self.stats.refused += 1
+            self._send(caller, Kind.ERROR, header.id, wire.pack_error(error))
+            return
+        batch.append(Request(caller, header.id, header.kind, frame, now, now + header.budget_us / 1e6))
+
+    def _pong(self, caller: bytes, id_: int, now: float) -> None:
+        self._callers[caller] = now
+        if len(self._callers) > _MANY_CALLERS:
+            horizon = now - _CALLER_MEMORY_S
+            self._callers = {c: seen for c, seen in self._callers.items() if seen > horizon}
+        ready = self._ready() and not self._leaving
+        self._send(caller, Kind.PONG, id_, _READY if ready else _NOT_READY)
+
+    def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> None:
+        try:
+            self._socket.send_multipart([caller, wire.pack_header(kind, id_) + body], zmq.NOBLOCK)
+        except zmq.Again:
+            # The caller reads nothing: its own deadline tells it, and memory here stays bounded.
+            self.stats.late += 1
+
+
+def check_address(address: str, *, wide: bool) -> None:
+    """Refuse to listen beyond loopback unless that was asked for by name.
+
+    Raises:
+        BindRefusedError: the address is not loopback and `wide` is false, or it is no address.
+    """
+    if address.startswith("ipc://") or wide:
+        return
+    parts = urlsplit(address.replace("*", "0") if address.endswith(":*") else address)
+    if parts.scheme != "tcp" or not parts.hostname:
+        raise BindRefusedError(f"cannot listen at {address!r}: an address is tcp://host:port or ipc://path")
+    if parts.hostname not in _LOOPBACK:
+        raise BindRefusedError(
+            f"refusing to listen at {address}: it is not loopback and nothing is encrypted there; "
+            "set allow_wide_bind = true if that network is yours alone",
+        )
+
+
+def overloaded(in_flight: int) -> OverloadedError:
+    """Name the overload of a node, with its figure."""
+    return OverloadedError(f"this node has {in_flight} requests under way: ask elsewhere, or later")
+
+
+_MANY_CALLERS = 10_000
+_EMPTY = wire.pack_body({})
+_READY = wire.pack_body({"state": "ready"})
+_NOT_READY = wire.pack_body({"state": "not_ready"})
