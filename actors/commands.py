@@ -1,0 +1,190 @@
+"""The sub-commands of this room: `up`, `node` and `score`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from actors.config import Settings, load_settings
+from actors.errors import ConfigError
+from actors.host import Host
+from actors.launcher import watch_parent
+from actors.node import Node
+from governance.database import connect, migrate
+from governance.membership import members
+from transport.client import Client, ScorewireError
+
+ROLES = ("preprocessor", "scorer")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The configuration file.", show_default="./scorewire.toml"),
+]
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add this room's sub-commands to the front door."""
+    app.command()(up)
+    app.command()(node)
+    app.command()(score)
+
+
+def settings_or_exit(config: Path | None) -> Settings:
+    """Read the configuration, or end the command with what is wrong in it."""
+    try:
+        return load_settings(config)
+    except ConfigError as error:
+        raise _fail(str(error)) from error
+
+
+def up(config: ConfigOption = None) -> None:
+    """Run all nodes of this host, as scorewire.toml says, and start again what dies.
+
+    Applies the database's migrations first. Ctrl-C or SIGTERM stops every node in order.
+    """
+    settings = settings_or_exit(config)
+    _log_to_terminal()
+    migrate(settings.dsn)
+    raise typer.Exit(Host(settings).run_forever())
+
+
+def node(
+    role: Annotated[str, typer.Argument(help="preprocessor or scorer.")],
+    index: Annotated[int, typer.Option(help="Which of the host's nodes of this role it is.", min=0)] = 0,
+    config: ConfigOption = None,
+    parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run one node in the foreground, for systemd, Kubernetes or a terminal.
+
+    It waits for the database and says so; once it holds the current release it serves, and goes on
+    serving while the database is away. Exit codes: 0 stopped as asked, 1 crashed, 3 could not start.
+    """
+    if role not in ROLES:
+        raise _fail(f"there is no role {role!r}: a node is one of {', '.join(ROLES)}")
+    settings = settings_or_exit(config)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if parent_fd is not None:
+        watch_parent(parent_fd)
+    raise typer.Exit(Node(settings, role, index).run())
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="Transactions: .jsonl, or .csv with a header; - for JSONL on stdin.")],
+    out: Annotated[Path | None, typer.Option(help="Where the answers go.", show_default="standard output")] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(help="A preprocessor, tcp://host:port; may be repeated.", show_default="from the database"),
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds that each transaction may take.")] = 5.0,
+    window: Annotated[int, typer.Option(help="Transactions under way at a time.", min=1)] = 64,
+    config: ConfigOption = None,
+) -> None:
+    """Score a file of transactions on the running system; answers are JSON lines, in the file's order.
+
+    A transaction that is refused becomes a line with "error"; the exit code is then 1.
+    """
+    addresses = address or _preprocessors(settings_or_exit(config))
+    sink = out.open("w", encoding="utf-8") if out else sys.stdout
+    failed = total = 0
+    try:
+        with Client(addresses, deadline=deadline) as client, _progress() as progress:
+            task = progress.add_task("scored", total=None if str(file) == "-" else _count(file))
+            for result in client.score_many(_transactions(file), window=window):
+                total += 1
+                failed += isinstance(result, ScorewireError)
+                sink.write(json.dumps(_line(result)) + "\n")
+                progress.update(task, advance=1)
+    finally:
+        if out:
+            sink.close()
+    Console(stderr=True).print(f"{total} transactions, {failed} refused or failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _line(result: Any) -> dict[str, Any]:
+    if isinstance(result, ScorewireError):
+        return {
+            "error": result.code,
+            "detail": result.detail,
+            "field": result.field,
+            "rule": result.rule,
+        }
+    answer: dict[str, Any] = result.to_dict()
+    return answer
+
+
+def _transactions(file: Path) -> Iterator[dict[str, Any]]:
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows):
+                yield {name: _value(text) for name, text in row.items()}
+        return
+    lines = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
+    with lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _parsed(line, number, file)
+
+
+def _parsed(line: str, number: int, file: Path) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _fail(f"{file}, line {number}: not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise _fail(f"{file}, line {number}: a transaction is an object of named fields")
+    return parsed
+
+
+def _value(text: str | None) -> str | int | float | None:
+    """Read a CSV cell: empty is missing, a number is a number."""
+    if not text:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _count(file: Path) -> int:
+    if not file.is_file():
+        raise _fail(f"there is no file {file}")
+    with file.open("rb") as lines:
+        count = sum(1 for line in lines if line.strip())
+    return count - 1 if file.suffix == ".csv" else count
+
+
+def _preprocessors(settings: Settings) -> list[str]:
+    with connect(settings.dsn) as connection:
+        found = [m for m in members(connection, settings.environment) if m.role == "preprocessor"]
+    endpoints = [endpoint for member in found for endpoint in member.endpoints]
+    if not endpoints:
+        raise _fail(f"no preprocessor of {settings.environment} is up: start nodes with `run.py up`")
+    return endpoints
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+def _log_to_terminal() -> None:
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+def _fail(message: str) -> typer.Exit:
+    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
+    return typer.Exit(2)

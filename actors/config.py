@@ -1,0 +1,111 @@
+"""The configuration of a host: scorewire.toml, environment variables over it, read once and typed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from actors.errors import ConfigError
+
+#: The configuration file that is read when none is named.
+DEFAULT_FILE = Path("scorewire.toml")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class PreprocessorSettings(BaseModel):
+    """Preprocessor nodes of this host: one actor each, since preprocessing holds the GIL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nodes: Annotated[int, Field(ge=0, le=256)] = 2
+    host: str = "127.0.0.1"
+    #: The first node listens here, each further one at the next port; 0 picks free ones.
+    port: Port = 7301
+
+
+class ScorerSettings(BaseModel):
+    """Scorer nodes of this host: each holds one actor a core, since scoring needs no GIL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nodes: Annotated[int, Field(ge=0, le=256)] = 2
+    host: str = "127.0.0.1"
+    actors: Annotated[int, Field(ge=1, le=256)] = max(1, (os.cpu_count() or 2) // 2)
+
+
+class Settings(BaseSettings):
+    """All of it. Variables such as SCOREWIRE_DSN or SCOREWIRE_SCORER__NODES come before the file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="SCOREWIRE_",
+        env_nested_delimiter="__",
+    )
+
+    environment: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")] = "production"
+    #: PostgreSQL, as a URI or as libpq's keywords.
+    dsn: str
+    #: Artifacts of this host, shared by its nodes.
+    cache: Path = Path("~/.cache/scorewire/artifacts")
+    #: Logs of the nodes that `up` starts.
+    logs: Path = Path("~/.cache/scorewire/logs")
+    #: Listen beyond loopback although nothing is encrypted there.
+    allow_wide_bind: bool = False
+    preprocessor: PreprocessorSettings = PreprocessorSettings()
+    scorer: ScorerSettings = ScorerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let variables win over the file; read no .env and no secrets directory."""
+        del init_settings, dotenv_settings, file_secret_settings
+        return env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(file: Path | None) -> Settings:
+    """Read and check the configuration.
+
+    Args:
+        file: the TOML file; None reads ./scorewire.toml if it is there.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or values are wrong; names every key at once.
+    """
+    if file is not None and not file.is_file():
+        raise ConfigError(f"there is no configuration at {file}: see deploy/scorewire.toml for one")
+    chosen = file or DEFAULT_FILE
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=chosen)
+
+    try:
+        settings: Settings = FromFile()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigError(f"{chosen}: {wrong}") from error
+    except ValueError as error:  # not TOML
+        raise ConfigError(f"{chosen}: {error}") from error
+    return settings
+
+
+def node_name(role: str, index: int) -> str:
+    """Name a node: its role, its host, its place there, and its process, so that each life has its own."""
+    return f"{role}-{index}@{socket.gethostname()}/{os.getpid()}"

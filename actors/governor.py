@@ -1,0 +1,273 @@
+"""The governance actor: keeps its node at the release that Postgres names, and tells Postgres where it is.
+
+It only ever changes what the node holds, never how it serves: with the database away, the node goes on
+with the release in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from pykka import ActorRef
+
+from actors.loader import Load, LoadDone, LoadFailed
+from actors.preprocessor import RefreshScorers
+from actors.serving import MailboxActor
+from actors.state import Holdings, NodeState
+from governance.membership import beat, join, leave
+from governance.releases import Release
+from governance.rollouts import acknowledge, settle
+from governance.watcher import View, Watcher
+from transport.client.loop import Loop
+from transport.mailbox import Timer
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two beats of a node to the database.
+BEAT_S = 1.0
+#: Seconds until a release that could not be loaded is tried again.
+RETRY_S = 2.0
+
+
+class _Watch:
+    """The watcher as a source of the actor's loop.
+
+    Its descriptor is not watched while the connection is in use: libpq may close it there, and a loop
+    must not wait on a descriptor that is closed or, worse, another's by now.
+    """
+
+    def __init__(self, loop: Loop, watcher: Watcher, on_view: Callable[[View], None]) -> None:
+        self._loop = loop
+        self._watcher = watcher
+        self._on_view = on_view
+        self._fd: int | None = None
+        self._told = ""
+        loop.add(self)
+
+    def due(self) -> float:
+        return self._watcher.due()
+
+    def pump(self) -> None:
+        with self._unwatched():
+            view = self._watcher.pump()
+        self._tell_of_loss()
+        if view is not None:
+            self._on_view(view)
+
+    def do(self, work: Callable[[psycopg.Connection[Any]], Any]) -> bool:
+        """Do some work in the database; False if it is away, which the watcher then finds and mends."""
+        with self._unwatched():
+            connection = self._watcher.connection
+            if connection is None:
+                return False
+            try:
+                work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                logger.warning("the database did not take a word of this node: %s", error)
+                return False
+        return True
+
+    def close(self) -> None:
+        with self._unwatched():
+            self._watcher.close()
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        if self._fd is not None:
+            self._loop.unwatch(self._fd)
+            self._fd = None
+        try:
+            yield
+        finally:
+            self._fd = self._watcher.fileno()
+            if self._fd is not None:
+                self._loop.watch(self._fd, self)
+
+    def _tell_of_loss(self) -> None:
+        reason = "" if self._watcher.connected else self._watcher.reason
+        if reason != self._told:
+            self._told = reason
+            if reason:
+                logger.warning("waiting for the database, serving what is held: %s", reason)
+            else:
+                logger.info("the database is back")
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """How the governance actor reaches the others of its node; each call gives those that live now."""
+
+    serving: Callable[[], Iterable[ActorRef[Any]]]
+    loader: Callable[[], ActorRef[Any]]
+
+
+class GovernorActor(MailboxActor):
+    """Brings the node to what Postgres says: prepares what comes, activates what is current.
+
+    Args:
+        dsn: the database.
+        state: what the node's actors share; this actor is the one that writes it.
+        peers: the node's other actors.
+    """
+
+    def __init__(self, dsn: str, state: NodeState, peers: Peers) -> None:
+        super().__init__()
+        self._dsn = dsn
+        self._state = state
+        self._peers = peers
+        self._view: View | None = None
+        self._asked: set[int] = set()
+        self._acknowledged: set[int] = set()
+        self._failed: dict[int, tuple[str, float]] = {}
+        self._joined = False
+
+    def on_start(self) -> None:
+        """Begin to watch."""
+        watcher = Watcher(self._dsn, self._state.environment)
+        self._watch = _Watch(self.loop, watcher, self._take_view)
+        self.loop.add(Timer(BEAT_S, self._beat))
+
+    def on_stop(self) -> None:
+        """Leave the membership, so that nobody waits for this node."""
+        self._watch.do(lambda connection: leave(connection, self._state.node_id))
+        self._watch.close()
+
+    def on_failure(self, *_: object) -> None:
+        """Let the connection go."""
+        self._watch.close()
+
+    def on_receive(self, message: Any) -> Any:
+        """Take what the loader reports; leave all else to the base."""
+        if isinstance(message, LoadDone):
+            self._take_loaded(message)
+        elif isinstance(message, LoadFailed):
+            self._take_failure(message)
+        else:
+            return super().on_receive(message)
+        return None
+
+    # -- what Postgres says
+
+    def _take_view(self, view: View) -> None:
+        if not self._joined:
+            # Joined first, read after: no rollout can start between the two and miss this node.
+            self._beat()
+            if not self._joined:
+                return
+        self._view = view
+        self._take_scorers(view)
+        self._ask_for_missing(view)
+        self._adopt(view)
+        self._acknowledge(view)
+        if view.coming is not None:
+            self._watch.do(lambda connection: settle(connection, self._state.environment))
+
+    def _take_scorers(self, view: View) -> None:
+        ready = (m for m in view.members if m.role == "scorer" and m.state == "ready")
+        scorers = tuple(sorted(endpoint for member in ready for endpoint in member.endpoints))
+        if self._state.role == "preprocessor" and scorers != self._state.scorers:
+            self._state.scorers = scorers
+            for actor in self._peers.serving():
+                actor.tell(RefreshScorers())
+
+    def _ask_for_missing(self, view: View) -> None:
+        now = time.monotonic()
+        for release in _wanted(view):
+            number = release.number
+            if number in self._state.holdings.releases or number in self._asked:
+                continue
+            if self._failed.get(number, ("", 0.0))[1] > now:
+                continue
+            self._asked.add(number)
+            self._peers.loader().tell(Load(release))
+
+    def _adopt(self, view: View) -> None:
+        """Make the current release the one that is stamped, as soon as it is held; drop what is over."""
+        held = self._state.holdings
+        wanted = {release.number for release in _wanted(view)}
+        current = view.current.number if view.current else None
+        if current not in held.releases:
+            return
+        kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
+        if kept.keys() != held.releases.keys() or held.current != current:
+            self._state.holdings = Holdings(MappingProxyType(kept), current)
+        if held.current != current:
+            logger.info("release %s is active on %s", current, self._state.node_id)
+            self._beat()
+
+    def _acknowledge(self, view: View) -> None:
+        rollout = view.coming
+        if rollout is None or rollout.id in self._acknowledged:
+            return
+        number = rollout.release.number
+        reason = self._failed.get(number, ("", 0.0))[0]
+        ready = number in self._state.holdings.releases
+        if not ready and not reason:
+            return
+        node_id = self._state.node_id
+        if self._watch.do(lambda connection: acknowledge(connection, rollout.id, node_id, ready, reason)):
+            self._acknowledged.add(rollout.id)
+
+    # -- what the loader says
+
+    def _take_loaded(self, message: LoadDone) -> None:
+        number = message.loaded.release
+        self._asked.discard(number)
+        self._failed.pop(number, None)
+        held = self._state.holdings
+        releases = MappingProxyType({**held.releases, number: message.loaded})
+        self._state.holdings = Holdings(releases, held.current)
+        self._settle_view()
+
+    def _take_failure(self, message: LoadFailed) -> None:
+        self._asked.discard(message.release)
+        reason = "" if message.transient else message.reason
+        self._failed[message.release] = (reason, time.monotonic() + RETRY_S)
+        logger.error("release %d is not prepared here: %s", message.release, message.reason)
+        self._settle_view()
+
+    def _settle_view(self) -> None:
+        if self._view is not None:
+            self._adopt(self._view)
+            self._acknowledge(self._view)
+
+    # -- what Postgres is told
+
+    def _beat(self) -> None:
+        state = self._state
+        word = {
+            "state": "ready" if state.is_ready() else "starting",
+            "release": state.holdings.current,
+            "endpoints": tuple(state.endpoints.values()),
+        }
+        self._watch.do(lambda connection: self._say(connection, word))
+
+    def _say(self, connection: psycopg.Connection[Any], word: dict[str, Any]) -> None:
+        if self._joined and beat(connection, self._state.node_id, **word):
+            return
+        join(
+            connection,
+            node_id=self._state.node_id,
+            environment=self._state.environment,
+            role=self._state.role,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            **word,
+        )
+        self._joined = True
+
+
+def _wanted(view: View) -> list[Release]:
+    """Return the releases to hold, the most urgent first."""
+    coming = view.coming.release if view.coming else None
+    found = {release.number: release for release in (view.current, coming, view.previous) if release}
+    return list(found.values())

@@ -1,0 +1,113 @@
+"""A node: one process of a role, its supervision tree and its exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+import zmq
+
+from actors.config import Settings, node_name
+from actors.governor import GovernorActor, Peers
+from actors.loader import LoaderActor, LoadDone, LoadFailed
+from actors.preprocessor import PreprocessorActor
+from actors.scorer import ScorerActor
+from actors.serving import ServingActor
+from actors.state import NodeState
+from actors.supervisor import ChildSpec, Supervisor, run_top
+
+logger = logging.getLogger(__name__)
+
+#: Crashes of a node's actors within the period that it bears before the process ends.
+MAX_RESTARTS = 5
+PERIOD_S = 10.0
+
+
+class Node:
+    """The actors of one process, and how they find each other.
+
+    Each actor is looked up when it is needed, since a supervisor may have put another in its place.
+
+    Args:
+        settings: the host's configuration.
+        role: `preprocessor` or `scorer`.
+        index: which of the host's nodes of this role it is; decides a preprocessor's port.
+    """
+
+    def __init__(self, settings: Settings, role: str, index: int) -> None:
+        self._settings = settings
+        self._index = index
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._alive: dict[str, pykka.ActorRef[Any]] = {}
+        self._state = NodeState(node_name(role, index), settings.environment, role)
+
+    def run(self) -> int:
+        """Run until it is told to stop; return the exit code of the process."""
+        logger.info("node %s starts", self._state.node_id)
+        code = run_top(
+            lambda: Supervisor.start(
+                self._children(),
+                strategy="one_for_one",
+                max_restarts=MAX_RESTARTS,
+                period_s=PERIOD_S,
+            ),
+        )
+        # A hung actor may still hold a socket: the process ends, whatever it does.
+        self._context.destroy(linger=0)
+        logger.info("node %s ends with %d", self._state.node_id, code)
+        return code
+
+    def _children(self) -> list[ChildSpec]:
+        """Serving actors first, the governance actor last: stopped in reverse, a node leaves the
+        membership before it stops to serve.
+        """  # noqa: D205 - one thought
+        serving = [self._spec(name, start) for name, start in self._serving().items()]
+        return [*serving, self._spec("loader", self._start_loader), self._spec("governor", self._start_governor)]
+
+    def _spec(self, name: str, start: Callable[[], pykka.ActorRef[Any]]) -> ChildSpec:
+        def start_and_note() -> pykka.ActorRef[Any]:
+            ref = start()
+            self._alive[name] = ref
+            return ref
+
+        return ChildSpec(id=name, start=start_and_note)
+
+    def _serving(self) -> dict[str, Callable[[], pykka.ActorRef[Any]]]:
+        settings = self._settings
+        if self._state.role == "scorer":
+            address = f"tcp://{settings.scorer.host}:*"
+            names = [f"scorer-{number}" for number in range(settings.scorer.actors)]
+            return {name: self._starter(ScorerActor, name, address) for name in names}
+        port = settings.preprocessor.port
+        where = str(port + self._index) if port else "*"
+        address = f"tcp://{settings.preprocessor.host}:{where}"
+        return {"preprocessor": self._starter(PreprocessorActor, "preprocessor", address)}
+
+    def _starter(
+        self,
+        actor: type[ServingActor],
+        name: str,
+        address: str,
+    ) -> Callable[[], pykka.ActorRef[Any]]:
+        wide = self._settings.allow_wide_bind
+        return lambda: actor.start(name, self._state, self._context, address, wide=wide)
+
+    def _start_loader(self) -> pykka.ActorRef[Any]:
+        return LoaderActor.start(
+            self._settings.dsn,
+            self._settings.cache.expanduser(),
+            scores=self._state.role == "scorer",
+            report=self._report,
+        )
+
+    def _start_governor(self) -> pykka.ActorRef[Any]:
+        peers = Peers(serving=self._serving_refs, loader=lambda: self._alive["loader"])
+        return GovernorActor.start(self._settings.dsn, self._state, peers)
+
+    def _report(self, outcome: LoadDone | LoadFailed) -> None:
+        self._alive["governor"].tell(outcome)
+
+    def _serving_refs(self) -> list[pykka.ActorRef[Any]]:
+        return [ref for name, ref in self._alive.items() if name in self._state.endpoints and ref.is_alive()]

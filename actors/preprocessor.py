@@ -1,0 +1,165 @@
+"""The preprocessor actor: a transaction in, its features to a scorer, the answer out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import zmq
+
+from actors.serving import ServingActor
+from actors.state import Loaded, NodeState
+from models.spec import TransactionError
+from transport.client import wire
+from transport.client.answer import Answer, Trace, pack_answer
+from transport.client.errors import (
+    ProtocolError,
+    ScorewireError,
+    TransactionRefusedError,
+    UnknownReleaseError,
+)
+from transport.client.pool import Pool
+from transport.client.wire import Kind
+from transport.listener import Request, overloaded
+
+logger = logging.getLogger(__name__)
+
+#: Transactions under way in one preprocessor beyond which it says `overloaded`.
+MAX_IN_FLIGHT = 2_000
+
+
+class RefreshScorers:
+    """The message that tells a preprocessor to read the scorers' endpoints again."""
+
+
+class PreprocessorActor(ServingActor):
+    """Stamps a transaction with the current release, computes its features and has them scored."""
+
+    kind = Kind.SCORE
+
+    def __init__(
+        self,
+        name: str,
+        state: NodeState,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        *,
+        wide: bool = False,
+    ) -> None:
+        super().__init__(name, state, context, address, wide=wide)
+        self._in_flight = 0
+
+    def on_start(self) -> None:
+        """Reach the scorers that are known, then listen."""
+        self.pool = Pool(self.loop, self.context, self.state.scorers)
+        super().on_start()
+
+    def on_stop(self) -> None:
+        """Leave as every serving actor does, then let the scorers go."""
+        super().on_stop()
+        self.pool.close()
+
+    def on_failure(self, *_: object) -> None:
+        """Free all sockets."""
+        self.pool.close()
+        super().on_failure()
+
+    def on_receive(self, message: Any) -> Any:
+        """Take a change of the scorers; leave all else to the base."""
+        if isinstance(message, RefreshScorers):
+            self.pool.set_members(self.state.scorers)
+            return None
+        return super().on_receive(message)
+
+    def in_flight(self) -> int:
+        """Return the number of transactions that are with the scorers."""
+        return self._in_flight
+
+    def on_batch(self, requests: list[Request]) -> None:
+        """Send each transaction's features to a scorer. One at fault is refused alone."""
+        for request in self.listener.drop_late(requests):
+            try:
+                self._begin(request)
+            except ScorewireError as error:
+                self.listener.refuse(request, error)
+            except Exception as error:
+                # A transaction that trips over a bug must not take the others down with this actor.
+                logger.exception("a transaction could not be evaluated")
+                self.listener.fail(request, error)
+
+    def _begin(self, request: Request) -> None:
+        if self._in_flight >= MAX_IN_FLIGHT:
+            raise overloaded(self._in_flight)
+        body = wire.unpack_body(request.frame)
+        loaded = self._stamp(body.get("release"))
+        transaction = body.get("transaction")
+        if not isinstance(transaction, dict):
+            why = "a transaction is a map of named fields"
+            raise ProtocolError(why, field="transaction", rule="type")
+        try:
+            vector = loaded.spec.vector(transaction)
+        except TransactionError as error:
+            raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
+        id_field = loaded.spec.id_field
+        call = _Call(self, request, loaded, str(transaction.get(id_field, "")) if id_field else "")
+        message = wire.pack_body({"release": loaded.release, "vector": vector.astype("<f4").tobytes()})
+        self._in_flight += 1
+        self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
+
+    def _stamp(self, wanted: object) -> Loaded:
+        if wanted is not None and not isinstance(wanted, int):
+            raise ProtocolError("a release is named by its number", field="release", rule="type")
+        loaded = self.state.holdings.find(wanted)
+        if loaded is None:
+            held = sorted(self.state.holdings.releases)
+            which = "no release was promoted here yet" if not held else f"the releases held are {held}"
+            raise UnknownReleaseError(f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}")
+        return loaded
+
+    def finish(self, call: _Call, outcome: bytes | Exception) -> None:
+        """Answer the caller with what the scorers said."""
+        self._in_flight -= 1
+        if isinstance(outcome, ScorewireError):
+            self.listener.refuse(call.request, outcome)
+        elif isinstance(outcome, Exception):
+            self.listener.fail(call.request, outcome)
+        else:
+            self.listener.answer(call.request, call.answer(outcome))
+
+
+class _Call:
+    """One transaction that is with the scorers."""
+
+    __slots__ = ("actor", "asked", "id", "loaded", "request")
+
+    def __init__(self, actor: PreprocessorActor, request: Request, loaded: Loaded, id_: str) -> None:
+        self.actor = actor
+        self.request = request
+        self.loaded = loaded
+        self.id = id_
+        self.asked = time.monotonic()
+
+    def done(self, outcome: bytes | Exception) -> None:
+        self.actor.finish(self, outcome)
+
+    def answer(self, frame: bytes) -> bytes:
+        body = wire.unpack_body(frame)
+        now = time.monotonic()
+        trace = Trace(
+            release=self.loaded.release,
+            environment=self.loaded.environment,
+            pipeline=self.loaded.pipeline,
+            nodes={"preprocessor": self.actor.state.node_id, "scorer": body["node"]},
+            us={
+                "features": _us(self.asked - self.request.arrived),
+                "scorer": _us(now - self.asked),
+                "kernel": body["kernel_us"],
+                "total": _us(now - self.request.arrived),
+            },
+        )
+        return pack_answer(Answer(self.id, body["scores"], trace))
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)

@@ -1,0 +1,132 @@
+"""What the actors that serve requests share: the mailbox, the listener, and leaving without a loss."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from typing import Any
+
+import zmq
+
+from actors.child import Child
+from actors.state import NodeState
+from transport.client.loop import Loop
+from transport.client.wire import Kind
+from transport.errors import BindRefusedError
+from transport.listener import Listener, Request
+from transport.mailbox import Mailbox, Pump
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a leaving actor goes on serving, so that its callers hear its goodbye and move on.
+LEAVE_S = 0.25
+#: Seconds that a leaving actor waits at most for what it has under way.
+FINISH_S = 2.0
+#: Seconds that a restarted actor waits for its own old address to become free.
+REBIND_S = 2.0
+
+
+class MailboxActor(Child):
+    """An actor whose inbox is fed by sockets and timers as well as by other actors."""
+
+    @staticmethod
+    def _create_actor_inbox() -> Mailbox:
+        return Mailbox()
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that this actor waits on; use it from the actor's own thread."""
+        inbox = self.actor_inbox
+        assert isinstance(inbox, Mailbox)  # noqa: S101 - for the type checker: made by _create_actor_inbox
+        return inbox.loop
+
+    def on_receive(self, message: Any) -> Any:
+        """Pump a source; leave all else to the subclass."""
+        if isinstance(message, Pump):
+            message.source.pump()
+            return None
+        return super().on_receive(message)
+
+
+class ServingActor(MailboxActor):
+    """An actor that takes requests at an endpoint of its own.
+
+    Args:
+        name: its id among the serving actors of the node.
+        state: what the node's actors share.
+        context: the node's ZeroMQ context.
+        address: where to listen the first time; afterwards it returns to the endpoint that it got, since
+            that is where its callers look for it.
+        wide: allow an address beyond loopback.
+    """
+
+    kind: Kind
+    listener: Listener
+
+    def __init__(
+        self,
+        name: str,
+        state: NodeState,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        *,
+        wide: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.state = state
+        self.context = context
+        self._address = state.endpoints.get(name, address)
+        self._wide = wide
+
+    def on_start(self) -> None:
+        """Listen."""
+        self.listener = self._listen(time.monotonic() + REBIND_S)
+        self.state.endpoints[self.name] = self.listener.endpoint
+        logger.info("%s listens at %s", self.name, self.listener.endpoint)
+
+    @abstractmethod
+    def on_batch(self, requests: list[Request]) -> None:
+        """Take all requests that have arrived."""
+
+    def in_flight(self) -> int:
+        """Return the number of requests that are taken and not yet answered."""
+        return 0
+
+    def on_stop(self) -> None:
+        """Say goodbye, finish what is under way, and stop listening."""
+        self.listener.say_goodbye()
+        began = time.monotonic()
+        finish_by = began + FINISH_S
+        while (now := time.monotonic()) < finish_by and (now < began + LEAVE_S or self.in_flight()):
+            for source in self.loop.wait(block=False) or self._pause():
+                source.pump()
+        self.listener.close()
+
+    def on_failure(self, *_: object) -> None:
+        """Free the endpoint for the actor that takes this one's place."""
+        self.listener.close()
+
+    def _listen(self, give_up_at: float) -> Listener:
+        while True:
+            try:
+                return Listener(
+                    self.loop,
+                    self.context,
+                    self._address,
+                    kind=self.kind,
+                    on_batch=self.on_batch,
+                    ready=self.state.is_ready,
+                    wide=self._wide,
+                )
+            except BindRefusedError:
+                # ZeroMQ frees an address in the background after its socket was closed.
+                if self.name not in self.state.endpoints or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.02)
+
+    @staticmethod
+    def _pause() -> list[Any]:
+        time.sleep(0.002)
+        return []

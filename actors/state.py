@@ -1,0 +1,72 @@
+"""What the actors of one node share: which releases it holds, and where its peers are.
+
+Each attribute is replaced whole and never changed in place, so a reader takes one reference and sees one
+consistent state; that swap is what activation comes down to. Only the governance actor writes here, and
+an actor its own endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from models.forest import Forest
+from models.spec import FeatureSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A release made ready for use on this node.
+
+    Attributes:
+        release: its number.
+        environment: the environment that it belongs to.
+        pipeline: stage to the sha256 of its artifact (the champion's).
+        spec: its feature spec.
+        forest: its model, golden vectors scored again; None on nodes that score nothing.
+    """
+
+    release: int
+    environment: str
+    pipeline: Mapping[str, str]
+    spec: FeatureSpec
+    forest: Forest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The releases that a node holds, by number, and the one that it stamps on new transactions."""
+
+    releases: Mapping[int, Loaded] = field(default_factory=lambda: MappingProxyType({}))
+    current: int | None = None
+
+    def find(self, number: int | None) -> Loaded | None:
+        """Return the release of that number, or the current one for None; None if it is not held."""
+        wanted = self.current if number is None else number
+        return None if wanted is None else self.releases.get(wanted)
+
+
+@dataclass(slots=True)
+class NodeState:
+    """The shared state of one node.
+
+    Attributes:
+        node_id: unique name of this node, for one life of its process.
+        environment: the environment that it serves.
+        role: `preprocessor` or `scorer`.
+        holdings: the releases that it holds.
+        scorers: endpoints of all scorer actors that are ready.
+        endpoints: id of each serving actor of this node to the endpoint where it listens.
+    """
+
+    node_id: str
+    environment: str
+    role: str
+    holdings: Holdings = field(default_factory=Holdings)
+    scorers: tuple[str, ...] = ()
+    endpoints: dict[str, str] = field(default_factory=dict)
+
+    def is_ready(self) -> bool:
+        """Say whether this node can serve: it holds the release that is current."""
+        return self.holdings.find(None) is not None

@@ -1,0 +1,1 @@
+"""Examples: a simulator of card payments, the demo, and how to call a Scorewire."""

@@ -1,0 +1,1 @@
+"""Pure computation: bundles, the forest kernel, importers and feature specs."""

@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""The front door of Scorewire: each room brings its own sub-commands."""
+
+from __future__ import annotations
+
+import typer
+
+import actors.commands
+import examples.demo
+import governance.commands
+import models.commands
+
+app = typer.Typer(
+    name="run.py",
+    help="Scorewire scores live transactions with very large tree models, and never stops.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command(name="demo")(examples.demo.demo)
+actors.commands.register_commands(app)
+governance.commands.register_commands(app)
+app.add_typer(models.commands.app, name="model")
+
+if __name__ == "__main__":
+    app()

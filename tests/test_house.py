@@ -1,0 +1,106 @@
+"""The house: imports go one way, and the rooms stay rooms."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: Each room may import from the rooms named here, and from itself.
+MAY_IMPORT = {
+    "models": set(),
+    "transport": set(),
+    "governance": {"models", "transport"},
+    "haproxy": {"governance", "models", "transport"},
+    "actors": {"haproxy", "governance", "models", "transport"},
+    "shadow": {"actors", "haproxy", "governance", "models", "transport"},
+}
+#: What a node must not load: each costs over a second and hundreds of MB.
+TRAINING_LIBRARIES = {"sklearn", "lightgbm", "pandas", "scipy", "joblib"}
+#: What the client may use beyond the standard library.
+CLIENT_LIBRARIES = {"zmq", "msgpack"}
+
+
+def imports(file: Path) -> set[str]:
+    """Return the absolute modules that a file imports anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+    return found
+
+
+def roots(file: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports(file)}
+
+
+def module_level_roots(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_from_the_rooms_below_it(room: str) -> None:
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for file in files:
+        wrong = (roots(file) & set(MAY_IMPORT)) - MAY_IMPORT[room] - {room}
+        assert not wrong, f"{file} imports from {wrong}"
+        assert not roots(file) & {"run", "examples", "benchmarks", "tests"}, file
+
+
+def test_only_the_transport_room_and_the_wiring_of_a_node_know_zeromq() -> None:
+    allowed = {"actors/node.py", "actors/serving.py", "actors/preprocessor.py"}  # they pass the context on
+    for room in MAY_IMPORT:
+        for file in (ROOT / room).rglob("*.py"):
+            name = str(file.relative_to(ROOT))
+            if room != "transport" and name not in allowed:
+                assert "zmq" not in roots(file), name
+
+
+def test_nothing_on_the_hot_path_reaches_for_postgres_or_a_disk() -> None:
+    hot = ["actors/preprocessor.py", "actors/scorer.py", "actors/serving.py", "actors/state.py"]
+    files = [ROOT / name for name in hot] + list((ROOT / "transport").rglob("*.py"))
+    for file in files:
+        assert not roots(file) & {"psycopg", "governance", "confluent_kafka", "sqlite3"}, file
+
+
+def test_the_client_needs_nothing_of_the_house_and_two_libraries() -> None:
+    import sys
+
+    for file in (ROOT / "transport" / "client").rglob("*.py"):
+        assert roots(file) <= set(sys.stdlib_module_names) | CLIENT_LIBRARIES, file
+
+
+def test_no_room_loads_a_training_library_before_it_is_asked_to_import_a_model() -> None:
+    for room in MAY_IMPORT:
+        for file in (ROOT / room).rglob("*.py"):
+            assert not module_level_roots(file) & TRAINING_LIBRARIES, file
+
+
+def test_every_file_says_in_one_docstring_what_lives_there() -> None:
+    for room in MAY_IMPORT:
+        for file in (ROOT / room).rglob("*.py"):
+            assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file
+
+
+def test_files_and_functions_stay_of_a_size_that_fits_in_the_head() -> None:
+    for room in MAY_IMPORT:
+        for file in (ROOT / room).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            assert text.count("\n") <= 400, file
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    assert node.end_lineno is not None
+                    assert node.end_lineno - node.lineno < 80, f"{file}: {node.name}"
