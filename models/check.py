@@ -1,4 +1,4 @@
-"""The checks that stand between a file and the kernel: after them no walk can leave the file or fail to end."""
+"""The checks between a file and the kernel: after them no walk can leave the file, or fail to end."""
 
 from __future__ import annotations
 

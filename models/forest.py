@@ -89,8 +89,8 @@ class Forest:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise GoldenMismatchError(
-                f"{self.bundle.path}: golden vector {row} scores {raw[row]} -> {out[row]} here, at the source "
-                f"{golden.raw[row]} -> {golden.out[row]}: do not use this bundle here",
+                f"{self.bundle.path}: golden vector {row} scores {raw[row]} -> {out[row]} here and "
+                f"{golden.raw[row]} -> {golden.out[row]} at the source: do not use this bundle here",
             )
 
     def _run(self, x: NDArray[np.float32], *, linked: bool) -> NDArray[np.float64]:

@@ -196,7 +196,7 @@ def _link(link, scale, raw, out):
 
 
 def _read_only(dtype: types.Type, dimensions: int) -> types.Array:
-    """Name an array that the kernel only reads: mapped files are read-only, and take no second compilation."""
+    """Name an array that the kernel only reads; so are mapped files, and they need no second code."""
     return types.Array(dtype, dimensions, "C", readonly=True)
 
 
@@ -221,7 +221,7 @@ def predict(
     linked,
     x,
     out,
-) -> int:
+):
     """Score the rows of x into out, each as if it were alone.
 
     Args:

@@ -6,7 +6,9 @@ takes one request at once; a busy one finds many waiting and takes them together
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +54,21 @@ class Mailbox:
     def empty(self) -> bool:
         """Say whether a local message waits; what waits on sockets is not the inbox's to refuse."""
         return not self._local
+
+
+class Timer:
+    """A source that is due every `period_s` seconds, and does `action` then."""
+
+    def __init__(self, period_s: float, action: Callable[[], None]) -> None:
+        self._period_s = period_s
+        self._action = action
+        self._next = time.monotonic() + period_s
+
+    def due(self) -> float:
+        """Return when the action is due next."""
+        return self._next
+
+    def pump(self) -> None:
+        """Do the action; beats that were missed meanwhile are not made up for."""
+        self._next = time.monotonic() + self._period_s
+        self._action()
