@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 app.command(name="demo")(examples.demo.demo)
 actors.commands.register_commands(app)
-governance.commands.register_commands(app)
+governance.commands.register_commands(app, actors.commands.locate)
 app.add_typer(models.commands.app, name="model")
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +17,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from actors.config import Settings, load_settings
+from actors.config import DEFAULT_FILE, Settings, load_settings
 from actors.errors import ConfigError
 from actors.host import Host
 from actors.launcher import watch_parent
-from actors.node import Node
 from governance.database import connect, migrate
 from governance.membership import members
 from transport.client import Client, ScorewireError
@@ -47,6 +48,12 @@ def settings_or_exit(config: Path | None) -> Settings:
         raise _fail(str(error)) from error
 
 
+def locate(config: Path | None) -> tuple[str, str]:
+    """Return the database and the environment that a configuration names."""
+    settings = settings_or_exit(config)
+    return settings.dsn, settings.environment
+
+
 def up(config: ConfigOption = None) -> None:
     """Run all nodes of this host, as scorewire.toml says, and start again what dies.
 
@@ -55,7 +62,10 @@ def up(config: ConfigOption = None) -> None:
     settings = settings_or_exit(config)
     _log_to_terminal()
     migrate(settings.dsn)
-    raise typer.Exit(Host(settings).run_forever())
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Host(settings, config or DEFAULT_FILE).run_until(stop)
 
 
 def node(
@@ -75,15 +85,23 @@ def node(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if parent_fd is not None:
         watch_parent(parent_fd)
+    from actors.node import Node  # noqa: PLC0415 - it loads the kernel, which no other command needs
+
     raise typer.Exit(Node(settings, role, index).run())
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="Transactions: .jsonl, or .csv with a header; - for JSONL on stdin.")],
-    out: Annotated[Path | None, typer.Option(help="Where the answers go.", show_default="standard output")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="Transactions: .jsonl, or .csv with a header; - for JSONL on stdin.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the answers go.", show_default="standard output")
+    ] = None,
     address: Annotated[
         list[str] | None,
-        typer.Option(help="A preprocessor, tcp://host:port; may be repeated.", show_default="from the database"),
+        typer.Option(
+            help="A preprocessor, tcp://host:port; may be repeated.", show_default="from the database"
+        ),
     ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that each transaction may take.")] = 5.0,
     window: Annotated[int, typer.Option(help="Transactions under way at a time.", min=1)] = 64,

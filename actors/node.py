@@ -64,7 +64,11 @@ class Node:
         membership before it stops to serve.
         """  # noqa: D205 - one thought
         serving = [self._spec(name, start) for name, start in self._serving().items()]
-        return [*serving, self._spec("loader", self._start_loader), self._spec("governor", self._start_governor)]
+        return [
+            *serving,
+            self._spec("loader", self._start_loader),
+            self._spec("governor", self._start_governor),
+        ]
 
     def _spec(self, name: str, start: Callable[[], pykka.ActorRef[Any]]) -> ChildSpec:
         def start_and_note() -> pykka.ActorRef[Any]:

@@ -114,7 +114,9 @@ class PreprocessorActor(ServingActor):
         if loaded is None:
             held = sorted(self.state.holdings.releases)
             which = "no release was promoted here yet" if not held else f"the releases held are {held}"
-            raise UnknownReleaseError(f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}")
+            raise UnknownReleaseError(
+                f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}"
+            )
         return loaded
 
     def finish(self, call: _Call, outcome: bytes | Exception) -> None:

@@ -13,7 +13,12 @@ from actors.state import Loaded
 from models.errors import InputError
 from models.forest import Forest
 from transport.client import wire
-from transport.client.errors import ProtocolError, ScorewireError, TransactionRefusedError, UnknownReleaseError
+from transport.client.errors import (
+    ProtocolError,
+    ScorewireError,
+    TransactionRefusedError,
+    UnknownReleaseError,
+)
 from transport.client.wire import Kind
 from transport.listener import Request
 
@@ -52,7 +57,9 @@ class ScorerActor(ServingActor):
         loaded = self.state.holdings.releases.get(number)
         if loaded is None or loaded.forest is None:
             held = sorted(self.state.holdings.releases)
-            error = UnknownReleaseError(f"scorer {self.state.node_id} holds the releases {held}, not {number}")
+            error = UnknownReleaseError(
+                f"scorer {self.state.node_id} holds the releases {held}, not {number}"
+            )
             for request, _ in rows:
                 self.listener.refuse(request, error)
             return

@@ -35,7 +35,9 @@ CALLERS = (1, 8, 64)
 ROUNDS = 3
 
 
-async def closed_loop(client: AsyncClient, payments: list[dict[str, Any]], callers: int, seconds: float) -> list[float]:
+async def closed_loop(
+    client: AsyncClient, payments: list[dict[str, Any]], callers: int, seconds: float
+) -> list[float]:
     """Return the seconds that each transaction took."""
     taken: list[float] = []
     end = time.perf_counter() + seconds
@@ -101,7 +103,9 @@ def serve(stack: ExitStack, preprocessors: int, scorers: int) -> tuple[Settings,
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds for each number of callers")
     parser.add_argument("--preprocessors", type=int, default=1)
@@ -111,7 +115,11 @@ def main() -> None:
         _, addresses = serve(stack, arguments.preprocessors, arguments.scorers)
         results = asyncio.run(measure(addresses, arguments.seconds))
     if arguments.json:
-        print(json.dumps({"preprocessors": arguments.preprocessors, "scorers": arguments.scorers, "callers": results}))
+        print(
+            json.dumps(
+                {"preprocessors": arguments.preprocessors, "scorers": arguments.scorers, "callers": results}
+            )
+        )
         return
     print(f"{'callers':>8} {'p50 ms':>8} {'p99 ms':>8} {'p99.9 ms':>9} {'a second':>9}")
     for callers, row in results.items():

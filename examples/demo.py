@@ -112,7 +112,9 @@ class Narrator:
 def demo(
     seconds: Annotated[float, typer.Option(help="How long the live stream lasts.", min=3)] = 18.0,
     rate: Annotated[int, typer.Option(help="Transactions a second.", min=1)] = 250,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on standard output.")
+    ] = False,
 ) -> None:
     """Show it all in a minute: score a live stream while a scorer is killed and the model is swapped.
 
@@ -141,7 +143,9 @@ def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
         migrate(postgres.dsn)
         settings = _settings(directory, postgres.dsn)
-        narrator.say(f"starting {settings.preprocessor.nodes} preprocessors and {settings.scorer.nodes} scorers")
+        narrator.say(
+            f"starting {settings.preprocessor.nodes} preprocessors and {settings.scorer.nodes} scorers"
+        )
         host = stack.enter_context(Host(settings, directory / "scorewire.toml"))
         spec = load_spec(PAYMENT_SPEC)
         first, second = _candidates(directory, settings, spec, narrator)
@@ -226,7 +230,12 @@ class _Show:
 def _settings(directory: Path, dsn: str) -> Settings:
     """Write the demo's configuration, as an operator would, and read it."""
     file = directory / "scorewire.toml"
-    lines = {"environment": "demo", "dsn": dsn, "cache": str(directory / "cache"), "logs": str(directory / "logs")}
+    lines = {
+        "environment": "demo",
+        "dsn": dsn,
+        "cache": str(directory / "cache"),
+        "logs": str(directory / "logs"),
+    }
     text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
     file.write_text(text + "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n", encoding="utf-8")
     return load_settings(file)
@@ -259,7 +268,9 @@ def _candidates(
         bundle = import_model(model, path, feature_names=list(spec.feature_names))
         digest = register_file(settings, path, "bundle", title)
         found.append(Candidate(title, bundle.meta.library, digest, predict))
-        narrator.say(f"registered {title}: {bundle.meta.n_trees} trees, {bundle.meta.n_nodes} nodes, {digest[:12]}")
+        narrator.say(
+            f"registered {title}: {bundle.meta.n_trees} trees, {bundle.meta.n_nodes} nodes, {digest[:12]}"
+        )
     return found[0], found[1]
 
 

@@ -56,7 +56,9 @@ class System:
             settled = wait_settled(connection, rollout.id, timeout_s=START_S)
         if settled.state == "active":
             number = settled.release.number
-            wait_until(lambda: all(m.release == number for m in self.members()), f"release {number} everywhere")
+            wait_until(
+                lambda: all(m.release == number for m in self.members()), f"release {number} everywhere"
+            )
         return settled
 
     def members(self) -> tuple[Member, ...]:

@@ -59,7 +59,9 @@ def test_a_bad_field_is_named_with_its_rule_and_the_next_request_works(
     assert isinstance(client.score(payments[0]), Answer)
 
 
-def test_one_bad_transaction_in_a_stream_harms_no_other(client: Client, payments: list[dict[str, Any]]) -> None:
+def test_one_bad_transaction_in_a_stream_harms_no_other(
+    client: Client, payments: list[dict[str, Any]]
+) -> None:
     stream = [dict(payment) for payment in payments[:300]]
     del stream[7]["amount"]
     stream[150]["amount"] = float("nan")
@@ -100,7 +102,10 @@ def test_random_bytes_are_refused_and_the_next_request_works(
     for seed in range(20):
         junk = np.random.default_rng(seed).bytes(seed * 13 + 1)
         assert unpack_error(raw(system, junk)).code == "protocol"
-        assert unpack_error(raw(system, pack_header(Kind.SCORE, 5, 1_000_000) + b"\xc1" + junk)).code == "protocol"
+        assert (
+            unpack_error(raw(system, pack_header(Kind.SCORE, 5, 1_000_000) + b"\xc1" + junk)).code
+            == "protocol"
+        )
     assert isinstance(client.score(payments[0]), Answer)
 
 

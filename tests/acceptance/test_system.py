@@ -98,7 +98,8 @@ def test_a_node_killed_under_load_costs_no_request_and_comes_back(
         more(results, wait_until)
         wait_until(
             lambda: any(
-                m.node_id.startswith(f"{node}@") and m.pid != old and m.state == "ready" for m in served.members()
+                m.node_id.startswith(f"{node}@") and m.pid != old and m.state == "ready"
+                for m in served.members()
             ),
             f"{node} ready again",
         )
@@ -118,7 +119,9 @@ def test_a_stopped_scorer_costs_no_request_and_is_asked_again_when_it_goes_on(
             os.kill(pid, signal.SIGCONT)
         marked = len(results)
         wait_until(
-            lambda: any("scorer-1@" in r.trace.nodes["scorer"] for r in results[marked:] if isinstance(r, Answer)),
+            lambda: any(
+                "scorer-1@" in r.trace.nodes["scorer"] for r in results[marked:] if isinstance(r, Answer)
+            ),
             "scorer-1 answers again",
         )
 

@@ -1,0 +1,30 @@
+"""What can go wrong in a node.
+
+ActorError
+├── ConfigError             scorewire.toml is wrong: whoever wrote it must act
+├── PipelineMismatchError   a feature spec and a model do not belong together: whoever promoted them must act
+├── StartFailedError        an actor could not start: its supervisor, and in the end the launcher, acts
+└── EscalationError         actors crash too often: the process ends, and the launcher acts
+"""
+
+from __future__ import annotations
+
+
+class ActorError(Exception):
+    """The base of the errors of this room."""
+
+
+class ConfigError(ActorError):
+    """Raised when the configuration is missing or wrong; names every key at fault."""
+
+
+class PipelineMismatchError(ActorError):
+    """Raised when a feature spec does not make what its model takes. The release is refused."""
+
+
+class StartFailedError(ActorError):
+    """Raised when a supervised actor could not start. The node ends with BOOT_FAILED."""
+
+
+class EscalationError(ActorError):
+    """Raised when a supervisor has restarted its children too often. Its own supervisor acts."""

@@ -1,0 +1,82 @@
+"""A host: all the nodes that its configuration names, kept running."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from actors.config import Settings
+from actors.launcher import PARENT_FD, Launcher, ProcessSpec
+
+_RUN = Path(__file__).parents[1] / "run.py"
+
+
+class Host:
+    """Runs the nodes of a host as processes.
+
+    Args:
+        settings: how many there are of each role.
+        config: the configuration file that they read.
+    """
+
+    def __init__(self, settings: Settings, config: Path) -> None:
+        self._launcher = Launcher(_specs(settings, config), settings.logs.expanduser())
+
+    def start(self) -> None:
+        """Start all nodes."""
+        self._launcher.start()
+
+    def stop(self) -> None:
+        """Stop all nodes in order. Stopping twice is harmless."""
+        self._launcher.stop()
+
+    def pids(self) -> Mapping[str, int]:
+        """Return the nodes that live, as `role-index`, and their processes."""
+        return self._launcher.pids()
+
+    def restarts(self) -> Mapping[str, int]:
+        """Return how often each node was restarted."""
+        return self._launcher.restarts()
+
+    def run_until(self, stop: threading.Event) -> None:
+        """Run until told to stop."""
+        with self:
+            while not stop.wait(1.0):  # with a limit, so that Python runs its signal handlers
+                pass
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _specs(settings: Settings, config: Path) -> list[ProcessSpec]:
+    """Scorers first: a preprocessor is of use only when it has somebody to ask."""
+    wanted = {"scorer": settings.scorer.nodes, "preprocessor": settings.preprocessor.nodes}
+    return [
+        ProcessSpec(
+            f"{role}-{index}",
+            (
+                sys.executable,
+                str(_RUN),
+                "node",
+                role,
+                f"--index={index}",
+                f"--config={config.resolve()}",
+                f"--parent-fd={PARENT_FD}",
+            ),
+        )
+        for role, count in wanted.items()
+        for index in range(count)
+    ]

@@ -1,0 +1,186 @@
+"""The launcher: keeps the node processes of a host running, and leaves none behind.
+
+Each node holds the read end of a pipe whose write end only the launcher has. The kernel closes that end when
+the launcher ends, however it ends, and the node then stops: no signal can be missed, no flag of one operating
+system is needed, and no code runs between fork and exec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.supervisor import BOOT_FAILED
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of the first pause before a restart, doubled by each further death, up to the longest.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+#: A process that lived so long has proven itself: its next death is its first again.
+PROVEN_S = 10.0
+#: Seconds that all processes together may take to stop.
+STOP_S = 15.0
+_POLL_S = 0.05
+_EXIT_ORPHANED = 4
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """A process to keep running.
+
+    Attributes:
+        id: its name; its log is `<id>.log`.
+        argv: its command line; PARENT_FD in it is replaced by the number of the pipe's read end.
+    """
+
+    id: str
+    argv: tuple[str, ...]
+
+
+PARENT_FD = "{parent_fd}"
+
+
+class _Kept:
+    """A process and its past."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restarts = 0
+        self.pause_s = 0.0
+        self.started_at = 0.0
+        self.start_at = 0.0
+
+
+class Launcher:
+    """Starts processes and restarts those that die: at once, then with doubling, jittered pauses.
+
+    Args:
+        specs: what to run, in the order of start; stopped in the opposite order.
+        logs: the directory of their logs.
+    """
+
+    def __init__(self, specs: Sequence[ProcessSpec], logs: Path) -> None:
+        self._kept = [_Kept(spec) for spec in specs]
+        self._logs = logs
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._read_end, self._write_end = os.pipe()  # neither is inherited unless it is passed on
+
+    def start(self) -> None:
+        """Start all processes, and watch them from a thread of its own."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            for kept in self._kept:
+                self._launch(kept)
+        self._thread = threading.Thread(target=self._watch, name="launcher", daemon=True)
+        self._thread.start()
+
+    def pids(self) -> Mapping[str, int]:
+        """Return the processes that live, by name."""
+        with self._lock:
+            alive = ((kept.spec.id, kept.process) for kept in self._kept)
+            return {name: process.pid for name, process in alive if process and process.poll() is None}
+
+    def restarts(self) -> Mapping[str, int]:
+        """Return how often each process was restarted."""
+        with self._lock:
+            return {kept.spec.id: kept.restarts for kept in self._kept}
+
+    def stop(self) -> None:
+        """Stop all processes in order: SIGTERM, a deadline, SIGKILL. Stopping twice is harmless."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        give_up_at = time.monotonic() + STOP_S
+        for kept in reversed(self._kept):
+            if kept.process is not None and kept.process.poll() is None:
+                kept.process.terminate()
+                _end(kept.process, give_up_at, kept.spec.id)
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            with self._lock:
+                for kept in self._kept:
+                    self._look_after(kept)
+
+    def _look_after(self, kept: _Kept) -> None:
+        now = time.monotonic()
+        if kept.process is not None:
+            code = kept.process.poll()
+            if code is None:
+                return
+            kept.process = None
+            if now - kept.started_at > PROVEN_S:
+                kept.pause_s = 0.0
+            if code == BOOT_FAILED:
+                # It will most likely fail again: whoever configured it has to act.
+                kept.pause_s = LONGEST_PAUSE_S
+            kept.start_at = now + kept.pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+            logger.warning(
+                "%s ended with %d; starting it again in %.1f s", kept.spec.id, code, kept.start_at - now
+            )
+            kept.pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, kept.pause_s * 2))
+        if now >= kept.start_at:
+            kept.restarts += 1
+            self._launch(kept)
+
+    def _launch(self, kept: _Kept) -> None:
+        argv = [part.replace(PARENT_FD, str(self._read_end)) for part in kept.spec.argv]
+        with (self._logs / f"{kept.spec.id}.log").open("ab") as log:
+            kept.process = subprocess.Popen(  # noqa: S603 - our own command line
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[self._read_end],
+                # Ctrl-C at the terminal reaches the launcher alone, which then stops the nodes in order.
+                start_new_session=True,
+            )
+        kept.started_at = time.monotonic()
+        logger.info("%s runs as process %d", kept.spec.id, kept.process.pid)
+
+
+def _end(process: subprocess.Popen[bytes], give_up_at: float, name: str) -> None:
+    # A stopped process cannot hear SIGTERM before it goes on.
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+    try:
+        process.wait(max(0.1, give_up_at - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        logger.error("%s did not stop in time: killed", name)
+        process.kill()
+        process.wait()
+
+
+def watch_parent(fd: int) -> None:
+    """Stop this process, in order, when its launcher has ended.
+
+    Args:
+        fd: the read end of the launcher's pipe.
+    """
+
+    def wait() -> None:
+        os.read(fd, 1)  # nothing is ever written: it returns when the last write end is closed
+        logging.getLogger(__name__).error("the launcher has ended: this node stops too")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_S)
+        sys.stderr.flush()
+        os._exit(_EXIT_ORPHANED)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()

@@ -1,0 +1,147 @@
+"""Artifacts: files that are governed by their sha256, stored in PostgreSQL in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from governance.database import Connection
+from governance.errors import InvalidArtifactError, UnknownArtifactError
+from models.errors import ModelError
+
+Kind = Literal["bundle", "feature_spec"]
+
+#: Which kind of artifact each stage of a pipeline takes.
+STAGES: Mapping[str, Kind] = {"features": "feature_spec", "model": "bundle"}
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A registered artifact.
+
+    Attributes:
+        digest: the sha256 of its bytes, in hex.
+        kind: what it is.
+        name: what people call it; the same name may have many versions.
+        size: bytes.
+        provenance: what it says of itself, and what whoever registered it added.
+        registered_at: when.
+        registered_by: who.
+    """
+
+    digest: str
+    kind: Kind
+    name: str
+    size: int
+    provenance: dict[str, Any]
+    registered_at: datetime
+    registered_by: str
+
+
+def register(
+    connection: Connection,
+    path: Path,
+    *,
+    kind: Kind,
+    name: str,
+    by: str,
+    notes: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Check a file and store it; one that is there already is left as it is.
+
+    Raises:
+        InvalidArtifactError: it is not a valid artifact of its kind, or changed while it was read.
+    """
+    provenance = {**describe(path, kind), "notes": dict(notes or {})}
+    digest, size = _digest(path)
+    with connection.transaction():
+        fresh = connection.execute(
+            "INSERT INTO artifact (digest, kind, name, size, provenance, registered_by)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING RETURNING digest",
+            (digest, kind, name, size, Jsonb(provenance), by),
+        ).fetchone()
+        if fresh:
+            _store(connection, path, digest)
+    return find(connection, digest, kind)
+
+
+def describe(path: Path, kind: Kind) -> dict[str, Any]:
+    """Check a file of a kind and return what it says of itself.
+
+    Raises:
+        InvalidArtifactError: with the reason.
+    """
+    from models.bundle import open_bundle  # noqa: PLC0415 - numba is heavy, and few commands register
+    from models.spec import load_spec  # noqa: PLC0415
+
+    try:
+        if kind == "bundle":
+            return open_bundle(path).meta.model_dump(mode="json")
+        spec = load_spec(path)
+    except ModelError as error:
+        raise InvalidArtifactError(str(error)) from error
+    return {"spec": spec.name, "version": spec.version, "feature_names": list(spec.feature_names)}
+
+
+def find(connection: Connection, wanted: str, kind: Kind) -> Artifact:
+    """Return an artifact by its digest, by the beginning of it (8 or more), or by its newest name.
+
+    Raises:
+        UnknownArtifactError: nothing fits, or more than one digest does.
+    """
+    rows = connection.execute(
+        "SELECT * FROM artifact WHERE kind = %(kind)s AND (digest = %(wanted)s OR name = %(wanted)s"
+        "  OR (length(%(wanted)s) >= 8 AND starts_with(digest, %(wanted)s)))"
+        " ORDER BY registered_at DESC, digest",
+        {"kind": kind, "wanted": wanted},
+    ).fetchall()
+    named = [row for row in rows if row["name"] == wanted]
+    found = named[:1] or rows
+    if not found:
+        raise UnknownArtifactError(f"no {kind} {wanted!r} is registered: `run.py register` does it")
+    if len(found) > 1:
+        raise UnknownArtifactError(f"{wanted!r} begins {len(found)} digests of a {kind}: give more of it")
+    return Artifact(**found[0])
+
+
+def chunks(connection: Connection, digest: str) -> Iterator[bytes]:
+    """Yield an artifact's bytes, chunk by chunk.
+
+    Raises:
+        UnknownArtifactError: it is not registered.
+    """
+    number = 0
+    while row := connection.execute(
+        "SELECT bytes FROM artifact_chunk WHERE digest = %s AND number = %s",
+        (digest, number),
+        binary=True,
+    ).fetchone():
+        yield row["bytes"]
+        number += 1
+    if not number:
+        raise UnknownArtifactError(f"no artifact {digest} is registered")
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, file.tell()
+
+
+def _store(connection: Connection, path: Path, digest: str) -> None:
+    seen = hashlib.sha256()
+    with path.open("rb") as file, connection.cursor() as cursor:
+        number = 0
+        while chunk := file.read(CHUNK_BYTES):
+            seen.update(chunk)
+            cursor.execute("INSERT INTO artifact_chunk VALUES (%b, %b, %b)", (digest, number, chunk))
+            number += 1
+    if seen.hexdigest() != digest:
+        raise InvalidArtifactError(f"{path} changed while it was registered: register it again")

@@ -1,0 +1,257 @@
+"""The sub-commands of this room: `migrate`, `register`, `promote`, `releases` and `status`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from governance import artifacts
+from governance.database import Connection, connect
+from governance.database import migrate as apply_migrations
+from governance.errors import GovernanceError
+from governance.membership import Member, members
+from governance.releases import PREPARE_S, Release, current_release
+from governance.releases import promote as write_release
+from governance.releases import releases as all_releases
+from governance.rollouts import Rollout, rollouts, wait_settled
+
+#: Finds (dsn, environment) for a --config option; given by the front door, which knows the configuration.
+Locate = Callable[[Path | None], tuple[str, str]]
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The configuration file.", show_default="./scorewire.toml"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ByOption = Annotated[str, typer.Option(help="Who does it.", show_default="the user of this system")]
+
+_TAKE_UP_S = 10.0
+
+
+def register_commands(app: typer.Typer, locate: Locate) -> None:
+    """Add this room's sub-commands to the front door."""
+    commands = _Commands(locate)
+    for command in (
+        commands.migrate,
+        commands.register,
+        commands.promote,
+        commands.releases,
+        commands.status,
+    ):
+        app.command()(command)
+
+
+class _Commands:
+    def __init__(self, locate: Locate) -> None:
+        self._locate = locate
+
+    def migrate(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+        """Bring the database's schema up to date. Safe to run at any time, and from anywhere at once."""
+        dsn, _ = self._locate(config)
+        with _failing_plainly():
+            applied = apply_migrations(dsn)
+        _say(
+            {"applied": applied},
+            f"applied: {', '.join(applied) or 'nothing, it is up to date'}",
+            as_json=as_json,
+        )
+
+    def register(
+        self,
+        file: Annotated[Path, typer.Argument(help="A bundle, or a feature spec (.toml, .json).")],
+        name: Annotated[
+            str | None, typer.Option(help="What people call it.", show_default="the file's")
+        ] = None,
+        by: ByOption = "",
+        note: Annotated[
+            list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")
+        ] = None,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Check a file and store it in the database, named by its sha256. Doing it twice changes nothing."""
+        kind: artifacts.Kind = "feature_spec" if file.suffix in (".toml", ".json") else "bundle"
+        notes = dict(pair.partition("=")[::2] for pair in note or [])
+        if not file.is_file():
+            _fail(f"there is no file {file}")
+        with self._connected(config) as (connection, _):
+            found = artifacts.register(
+                connection, file, kind=kind, name=name or file.stem, by=by or getpass.getuser(), notes=notes
+            )
+            connection.commit()
+        _say(asdict(found), f"{found.kind} {found.name}: {found.digest}", as_json=as_json)
+
+    def promote(
+        self,
+        model: Annotated[str | None, typer.Option(help="A bundle: digest, its beginning, or name.")] = None,
+        features: Annotated[str | None, typer.Option(help="A feature spec: the same.")] = None,
+        slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
+        comment: Annotated[str, typer.Option(help="Why.")] = "",
+        deadline: Annotated[
+            float, typer.Option(help="Seconds that the nodes have to prepare it.")
+        ] = PREPARE_S,
+        by: ByOption = "",
+        wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Take the environment to a new release with this model, these features, or both.
+
+        Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
+        changes, the exit code is 1, and the reason is printed and kept.
+        """
+        stages = {stage: wanted for stage, wanted in (("model", model), ("features", features)) if wanted}
+        if not stages:
+            _fail("name what to promote: --model, --features, or both")
+        with self._connected(config) as (connection, environment):
+            rollout = write_release(
+                connection,
+                environment=environment,
+                stages=stages,
+                by=by or getpass.getuser(),
+                slot=slot,
+                comment=comment,
+                prepare_s=deadline,
+            )
+            connection.commit()
+            taken_up_ms = None
+            if wait:
+                with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
+                    rollout = wait_settled(connection, rollout.id, timeout_s=deadline + _TAKE_UP_S)
+                    taken_up_ms = wait_taken_up(connection, rollout)
+        facts = {**_rollout_facts(rollout), "taken_up_ms": taken_up_ms}
+        how = f" by all nodes after {taken_up_ms:.0f} ms" if taken_up_ms is not None else ""
+        _say(
+            facts,
+            f"release {rollout.release.number} is {rollout.state}{how} {rollout.reason}",
+            as_json=as_json,
+        )
+        raise typer.Exit(1 if rollout.state == "abandoned" else 0)
+
+    def releases(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+        """List the releases of the environment, the newest first."""
+        with self._connected(config) as (connection, environment):
+            found = all_releases(connection, environment)
+        if as_json:
+            typer.echo(_to_json({"releases": [asdict(release) for release in found]}))
+            return
+        columns = ("release", "slot", "features", "model", "by", "at", "comment")
+        _table("Releases", columns, [row for release in found for row in _release_rows(release)])
+
+    def status(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+        """Show the environment: its release, its nodes and what each acts on, the latest rollouts."""
+        with self._connected(config) as (connection, environment):
+            current = current_release(connection, environment)
+            nodes = members(connection, environment)
+            latest = rollouts(connection, environment, 5)
+        if as_json:
+            facts = {
+                "environment": environment,
+                "release": asdict(current) if current else None,
+                "members": [asdict(node) for node in nodes],
+                "rollouts": [_rollout_facts(rollout) for rollout in latest],
+            }
+            typer.echo(_to_json(facts))
+            return
+        serving = f"release {current.number}" if current else "no release yet"
+        Console().print(f"[bold]{environment}[/]: {serving}")
+        _table(
+            "Nodes", ("node", "state", "release", "endpoints", "beat"), [_node_row(node) for node in nodes]
+        )
+        columns = ("rollout", "release", "state", "started", "reason")
+        _table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
+
+    @contextmanager
+    def _connected(self, config: Path | None) -> Iterator[tuple[Connection, str]]:
+        dsn, environment = self._locate(config)
+        with _failing_plainly(), connect(dsn, autocommit=True) as connection:
+            yield connection, environment
+
+
+def wait_taken_up(connection: Connection, rollout: Rollout, *, timeout_s: float = _TAKE_UP_S) -> float | None:
+    """Wait until all live nodes act on an active rollout's release.
+
+    Returns:
+        milliseconds from the promotion to the last node, by the database's clock; None if it is not active,
+        there are no nodes, or the time was over.
+    """
+    give_up_at = time.monotonic() + timeout_s
+    while rollout.state == "active" and time.monotonic() < give_up_at:
+        nodes = members(connection, rollout.environment)
+        if nodes and all(node.release == rollout.release.number for node in nodes):
+            since = max(node.release_at for node in nodes if node.release_at)
+            return (since - rollout.started_at).total_seconds() * 1e3
+        if not nodes:
+            break
+        time.sleep(0.01)
+    return None
+
+
+@contextmanager
+def _failing_plainly() -> Iterator[None]:
+    """End the command with a sentence instead of a traceback."""
+    try:
+        yield
+    except GovernanceError as error:
+        _fail(str(error))
+    except psycopg.OperationalError as error:
+        _fail(f"the database cannot be reached: {str(error).strip()}: is dsn right, and is it up?")
+    except psycopg.errors.UndefinedTable:
+        _fail("the database has no schema yet: `run.py migrate` makes it")
+
+
+def _rollout_facts(rollout: Rollout) -> dict[str, Any]:
+    facts = asdict(rollout)
+    return {**facts, "release": rollout.release.number}
+
+
+def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
+    for slot, pipeline in release.slots.items():
+        stages = (pipeline.stages.get("features", "")[:12], pipeline.stages.get("model", "")[:12])
+        made = (release.created_by, _time(release.created_at), release.comment)
+        yield (str(release.number), slot, *stages, *made)
+
+
+def _node_row(node: Member) -> tuple[str, ...]:
+    return (node.node_id, node.state, str(node.release or "-"), " ".join(node.endpoints), _time(node.beat_at))
+
+
+def _rollout_row(rollout: Rollout) -> tuple[str, ...]:
+    number = str(rollout.release.number)
+    return (str(rollout.id), number, rollout.state, _time(rollout.started_at), rollout.reason)
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _to_json(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, default=lambda value: value.isoformat())
+
+
+def _say(facts: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    typer.echo(_to_json(facts) if as_json else sentence)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
+    raise typer.Exit(2)

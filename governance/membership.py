@@ -1,0 +1,123 @@
+"""Membership: the nodes of an environment, each by its own word, judged by the database's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from governance.database import Connection
+from governance.notify import notify
+
+State = Literal["starting", "ready", "draining"]
+
+#: Seconds after its last beat that a node counts as alive.
+FRESH_S = 6.0
+#: Seconds after which the row of a dead node is taken away, by whoever beats next.
+_FORGET_S = 300.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node, as it says of itself.
+
+    Attributes:
+        node_id: its name, for one life of its process.
+        environment: the environment that it serves.
+        role: what it does.
+        host: where it runs.
+        pid: its process there.
+        endpoints: where its actors listen.
+        state: `starting` until it holds the current release, then `ready`; `draining` when it leaves.
+        release: the release that it acts on, or None.
+        release_at: since when.
+        joined_at: when it joined.
+        beat_at: when it last gave a sign.
+    """
+
+    node_id: str
+    environment: str
+    role: str
+    host: str
+    pid: int
+    endpoints: tuple[str, ...]
+    state: State
+    release: int | None
+    release_at: datetime | None
+    joined_at: datetime
+    beat_at: datetime
+
+
+def join(
+    connection: Connection,
+    *,
+    node_id: str,
+    environment: str,
+    role: str,
+    host: str,
+    pid: int,
+    endpoints: tuple[str, ...] = (),
+    state: State = "starting",
+    release: int | None = None,
+) -> None:
+    """Enter a node, or enter it again."""
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO member (node_id, environment, role, host, pid, endpoints, state, release, release_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
+            " ON CONFLICT (node_id) DO UPDATE SET beat_at = clock_timestamp()",
+            (node_id, environment, role, host, pid, list(endpoints), state, release),
+        )
+        connection.execute(
+            "DELETE FROM member WHERE beat_at < clock_timestamp() - make_interval(secs => %s)",
+            (_FORGET_S,),
+        )
+        notify(connection, environment)
+
+
+def beat(
+    connection: Connection,
+    node_id: str,
+    *,
+    state: State,
+    release: int | None,
+    endpoints: tuple[str, ...],
+) -> bool:
+    """Give a sign of life; others are told only if something changed. False if the node is not entered."""
+    with connection.transaction():
+        before = connection.execute(
+            "SELECT * FROM member WHERE node_id = %s FOR UPDATE", (node_id,)
+        ).fetchone()
+        if before is None:
+            return False
+        connection.execute(
+            "UPDATE member SET beat_at = clock_timestamp(), state = %(state)s, endpoints = %(endpoints)s,"
+            " release_at = CASE WHEN release IS DISTINCT FROM %(release)s::integer"
+            "  THEN clock_timestamp() ELSE release_at END,"
+            " release = %(release)s WHERE node_id = %(node)s",
+            {"state": state, "endpoints": list(endpoints), "release": release, "node": node_id},
+        )
+        if (before["state"], tuple(before["endpoints"])) != (state, endpoints):
+            notify(connection, before["environment"])
+    return True
+
+
+def leave(connection: Connection, node_id: str) -> None:
+    """Take a node out: nobody waits for it or calls it any more."""
+    with connection.transaction():
+        row = connection.execute(
+            "DELETE FROM member WHERE node_id = %s RETURNING environment",
+            (node_id,),
+        ).fetchone()
+        if row:
+            notify(connection, row["environment"])
+
+
+def members(connection: Connection, environment: str, *, fresh_s: float = FRESH_S) -> tuple[Member, ...]:
+    """Return the nodes that gave a sign of life of late, by name."""
+    rows = connection.execute(
+        "SELECT * FROM member WHERE environment = %s"
+        " AND beat_at > clock_timestamp() - make_interval(secs => %s) ORDER BY node_id",
+        (environment, fresh_s),
+    ).fetchall()
+    return tuple(Member(**{**row, "endpoints": tuple(row["endpoints"])}) for row in rows)

@@ -1,0 +1,181 @@
+"""Rollouts: all nodes prepare a release, and only then is it current.
+
+Nobody coordinates. The last word settles a rollout in its own transaction, and any node that looks settles
+one whose deadline has passed; so nobody's death can block one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from governance.database import Connection
+from governance.errors import UnknownRolloutError
+from governance.membership import FRESH_S
+from governance.notify import notify
+from governance.releases import Release, releases
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The way of an environment to a release.
+
+    Attributes:
+        id: its number.
+        environment: where.
+        release: the release that it leads to.
+        state: `preparing`, then `active` or `abandoned` for good.
+        reason: why it was abandoned.
+        started_at: when it was promoted.
+        deadline: when it is abandoned if it is still preparing.
+        finished_at: when it was settled.
+        nodes: each node that must be ready, to whether it is; None while it has not said.
+    """
+
+    id: int
+    environment: str
+    release: Release
+    state: Literal["preparing", "active", "abandoned"]
+    reason: str
+    started_at: datetime
+    deadline: datetime
+    finished_at: datetime | None
+    nodes: Mapping[str, bool | None]
+
+
+def open_rollout(connection: Connection, environment: str, number: int, prepare_s: float) -> Rollout:
+    """Open a rollout for all nodes that are fresh now, and settle it if there are none.
+
+    Call it in the transaction that wrote the release and holds the environment.
+    """
+    row = connection.execute(
+        "INSERT INTO rollout (environment, number, deadline)"
+        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING id",
+        (environment, number, prepare_s),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - RETURNING of one inserted row
+    connection.execute(
+        "INSERT INTO rollout_node (rollout, node_id) SELECT %s, node_id FROM member"
+        " WHERE environment = %s AND state <> 'draining'"
+        " AND beat_at > clock_timestamp() - make_interval(secs => %s)",
+        (row["id"], environment, FRESH_S),
+    )
+    _settle(connection, row["id"])
+    notify(connection, environment)
+    return rollout(connection, row["id"])
+
+
+def acknowledge(connection: Connection, rollout_id: int, node_id: str, ready: bool, reason: str = "") -> None:  # noqa: FBT001
+    """Take a node's word that it has prepared the release, or refuses it; then settle the rollout."""
+    with connection.transaction():
+        _hold(connection, rollout_id)
+        connection.execute(
+            "INSERT INTO rollout_node (rollout, node_id, ready, reason, at)"
+            " SELECT id, %(node)s, %(ready)s, %(reason)s, clock_timestamp() FROM rollout"
+            " WHERE id = %(id)s AND state = 'preparing'"
+            " ON CONFLICT (rollout, node_id) DO UPDATE SET ready = %(ready)s, reason = %(reason)s, at = EXCLUDED.at",
+            {"id": rollout_id, "node": node_id, "ready": ready, "reason": reason},
+        )
+        _settle(connection, rollout_id)
+
+
+def settle(connection: Connection, environment: str) -> None:
+    """Settle the environment's rollout if it is due: all ready, one refused, or the deadline passed."""
+    row = connection.execute(
+        "SELECT id FROM rollout WHERE environment = %s AND state = 'preparing'",
+        (environment,),
+    ).fetchone()
+    if row:
+        with connection.transaction():
+            _hold(connection, row["id"])
+            _settle(connection, row["id"])
+
+
+def rollout(connection: Connection, rollout_id: int) -> Rollout:
+    """Return a rollout.
+
+    Raises:
+        UnknownRolloutError: there is none of that number.
+    """
+    row = connection.execute("SELECT * FROM rollout WHERE id = %s", (rollout_id,)).fetchone()
+    if row is None:
+        raise UnknownRolloutError(f"there is no rollout {rollout_id}")
+    return _complete(connection, row)
+
+
+def rollouts(connection: Connection, environment: str, count: int = 10) -> list[Rollout]:
+    """Return the latest rollouts of an environment, the newest first."""
+    rows = connection.execute(
+        "SELECT * FROM rollout WHERE environment = %s ORDER BY id DESC LIMIT %s",
+        (environment, count),
+    ).fetchall()
+    return [_complete(connection, row) for row in rows]
+
+
+def wait_settled(connection: Connection, rollout_id: int, *, timeout_s: float = 60.0) -> Rollout:
+    """Wait until a rollout is settled; return it as it is then, or when the time is over.
+
+    Settles it itself when it is due, so that it ends even where no node is left to do so.
+    """
+    give_up_at = time.monotonic() + timeout_s
+    while (found := rollout(connection, rollout_id)).state == "preparing" and time.monotonic() < give_up_at:
+        settle(connection, found.environment)
+        time.sleep(_POLL_S)
+    return found
+
+
+def _hold(connection: Connection, rollout_id: int) -> None:
+    connection.execute("SELECT 1 FROM rollout WHERE id = %s FOR UPDATE", (rollout_id,))
+
+
+def _settle(connection: Connection, rollout_id: int) -> None:
+    """Settle a rollout that this transaction holds."""
+    row = connection.execute(
+        "SELECT *, deadline < clock_timestamp() AS late FROM rollout WHERE id = %s AND state = 'preparing'",
+        (rollout_id,),
+    ).fetchone()
+    if row is None:
+        return
+    # A node that left, or whose beat is old, is no longer waited for; what it refused still counts.
+    nodes = connection.execute(
+        "SELECT n.node_id, n.ready, n.reason, m.node_id IS NOT NULL AS lives FROM rollout_node n"
+        " LEFT JOIN member m ON m.node_id = n.node_id AND m.state <> 'draining'"
+        "  AND m.beat_at > clock_timestamp() - make_interval(secs => %s)"
+        " WHERE n.rollout = %s ORDER BY n.node_id",
+        (FRESH_S, rollout_id),
+    ).fetchall()
+    refused = [f"{node['node_id']}: {node['reason']}" for node in nodes if node["ready"] is False]
+    waiting = [node["node_id"] for node in nodes if node["ready"] is None and node["lives"]]
+    if refused:
+        _finish(connection, row, "abandoned", "refused by " + "; ".join(refused))
+    elif not waiting:
+        _finish(connection, row, "active", "")
+    elif row["late"]:
+        _finish(connection, row, "abandoned", "not ready by the deadline: " + ", ".join(waiting))
+
+
+def _finish(connection: Connection, row: dict[str, Any], state: str, reason: str) -> None:
+    connection.execute(
+        "UPDATE rollout SET state = %s, reason = %s, finished_at = clock_timestamp() WHERE id = %s",
+        (state, reason, row["id"]),
+    )
+    if state == "active":
+        connection.execute(
+            "UPDATE environment SET current = %s WHERE name = %s",
+            (row["number"], row["environment"]),
+        )
+    notify(connection, row["environment"])
+
+
+def _complete(connection: Connection, row: dict[str, Any]) -> Rollout:
+    nodes = connection.execute(
+        "SELECT node_id, ready FROM rollout_node WHERE rollout = %s ORDER BY node_id",
+        (row["id"],),
+    ).fetchall()
+    release = releases(connection, row["environment"], [row.pop("number")])[0]
+    return Rollout(**row, release=release, nodes={node["node_id"]: node["ready"] for node in nodes})

@@ -1,0 +1,165 @@
+"""The watcher: what an environment looks like now, re-read whenever there may be something new.
+
+PostgreSQL holds the truth and NOTIFY is only a hint to look: the watcher re-reads everything on a hint, when it
+(re)connects, and every few seconds. A lost notification delays a change and never loses it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psycopg
+
+from governance.backoff import Backoff
+from governance.database import CHANNEL, Connection, connect, migrations, schema_version
+from governance.membership import Member, members
+from governance.notify import concerns
+from governance.releases import Release, current_release, releases
+from governance.rollouts import Rollout, rollout
+
+#: Seconds between two looks when no hint comes.
+REREAD_S = 2.0
+_CONNECT_S, _STATEMENT_S = 3, 10
+
+
+@dataclass(frozen=True)
+class View:
+    """An environment at one moment.
+
+    Attributes:
+        environment: its name.
+        current: the release that it serves; None before the first.
+        previous: the one that was active before it, kept loaded for a return; None if there was none.
+        coming: the rollout that is preparing, or None.
+        members: the nodes that are alive.
+    """
+
+    environment: str
+    current: Release | None
+    previous: Release | None
+    coming: Rollout | None
+    members: tuple[Member, ...]
+
+
+class Watcher:
+    """Watches an environment for an owner who waits on file descriptors and times.
+
+    It never raises for the database's troubles: it says them in `reason`, and tries again.
+
+    Args:
+        dsn: the database.
+        environment: what to watch.
+        reread_s: seconds between two looks when no hint comes.
+
+    Attributes:
+        connection: for the owner's own words, while connected; each statement its own transaction.
+        reason: why it is not connected; "" while it is.
+    """
+
+    def __init__(self, dsn: str, environment: str, *, reread_s: float = REREAD_S) -> None:
+        self.connection: Connection | None = None
+        self.reason = "not connected yet"
+        self._dsn = dsn
+        self._environment = environment
+        self._reread_s = reread_s
+        self._backoff = Backoff()
+        self._due = time.monotonic()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the database is there, with a schema that this version knows."""
+        return self.connection is not None
+
+    def fileno(self) -> int | None:
+        """Return the descriptor on which a hint arrives; None while not connected."""
+        if self.connection is None or self.connection.closed:
+            return None
+        return self.connection.fileno()
+
+    def due(self) -> float:
+        """Return when pump must be called at the latest (time.monotonic seconds)."""
+        return self._due
+
+    def pump(self) -> View | None:
+        """Take the hints that have come, connect if need be, and look if there may be something new.
+
+        Returns:
+            what was read, or None if nothing was.
+        """
+        try:
+            hinted = self._hinted() if self.connection is not None else self._connect()
+            if not hinted and time.monotonic() < self._due:
+                return None
+            view = self._read()
+        except psycopg.Error as error:
+            self._lose(str(error).strip() or type(error).__name__)
+            return None
+        self._backoff.reset()
+        self.reason = ""
+        self._due = time.monotonic() + self._reread_s
+        return view
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _connect(self) -> bool:
+        connection = connect(
+            self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S, autocommit=True
+        )
+        self.connection = connection
+        found, wanted = schema_version(connection), len(migrations())
+        if found < wanted:
+            why = f"the schema has {found} of {wanted} migrations: `run.py migrate` applies them"
+            raise psycopg.OperationalError(why)
+        # Before the first look: what changes after it is hinted at.
+        connection.execute(f"LISTEN {CHANNEL}")
+        return True
+
+    def _hinted(self) -> bool:
+        assert self.connection is not None  # noqa: S101 - the caller has looked
+        return any(
+            [concerns(note.payload, self._environment) for note in self.connection.notifies(timeout=0)],
+        )
+
+    def _read(self) -> View:
+        connection = self.connection
+        assert connection is not None  # noqa: S101 - the caller has connected
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            current = current_release(connection, self._environment)
+            return View(
+                self._environment,
+                current,
+                _previous(connection, current),
+                _coming(connection, self._environment),
+                members(connection, self._environment),
+            )
+
+    def _lose(self, reason: str) -> None:
+        self.close()
+        self.reason = reason
+        self._due = time.monotonic() + self._backoff.pause_s()
+
+
+def _previous(connection: Connection, current: Release | None) -> Release | None:
+    """Return the release that was active before the current one."""
+    if current is None:
+        return None
+    row = connection.execute(
+        "SELECT number FROM rollout WHERE environment = %s AND state = 'active' AND number <> %s"
+        " ORDER BY id DESC LIMIT 1",
+        (current.environment, current.number),
+    ).fetchone()
+    return releases(connection, current.environment, [row["number"]])[0] if row else None
+
+
+def _coming(connection: Connection, environment: str) -> Rollout | None:
+    row = connection.execute(
+        "SELECT id FROM rollout WHERE environment = %s AND state = 'preparing'",
+        (environment,),
+    ).fetchone()
+    return rollout(connection, row["id"]) if row else None
