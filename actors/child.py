@@ -106,9 +106,9 @@ class Child(pykka.ThreadingActor):
     def _actor_loop_setup(self) -> None:
         try:
             self.on_start()
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:
             self.life.note(Ending.START_FAILED, error)
-            logger.error("%s could not start", self, exc_info=error)
+            logger.exception("%s could not start", self)
             pykka.ActorRegistry.unregister(self.actor_ref)
             self.actor_stopped.set()
             return

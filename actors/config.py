@@ -95,7 +95,7 @@ def load_settings(file: Path | None) -> Settings:
         model_config = SettingsConfigDict(toml_file=chosen)
 
     try:
-        settings: Settings = FromFile()
+        settings: Settings = FromFile()  # type: ignore[call-arg]  # its sources fill it
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()

@@ -214,7 +214,9 @@ class GovernorActor(MailboxActor):
         if not ready and not reason:
             return
         node_id = self._state.node_id
-        if self._watch.do(lambda connection: acknowledge(connection, rollout.id, node_id, ready, reason)):
+        if self._watch.do(
+            lambda connection: acknowledge(connection, rollout.id, node_id, ready=ready, reason=reason),
+        ):
             self._acknowledged.add(rollout.id)
 
     # -- what the loader says

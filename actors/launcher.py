@@ -163,7 +163,7 @@ def _end(process: subprocess.Popen[bytes], give_up_at: float, name: str) -> None
     try:
         process.wait(max(0.1, give_up_at - time.monotonic()))
     except subprocess.TimeoutExpired:
-        logger.error("%s did not stop in time: killed", name)
+        logger.warning("%s did not stop in time: killed", name)
         process.kill()
         process.wait()
 

@@ -11,7 +11,7 @@ import zmq
 
 from actors.config import Settings, node_name
 from actors.governor import GovernorActor, Peers
-from actors.loader import LoaderActor, LoadDone, LoadFailed
+from actors.loader import LoadDone, LoaderActor, LoadFailed
 from actors.preprocessor import PreprocessorActor
 from actors.scorer import ScorerActor
 from actors.serving import ServingActor

@@ -1,6 +1,8 @@
-"""A supervisor in the manner of Erlang/OTP (`supervisor.erl`): starts its children in order, restarts those
-that end, and gives up when that happens too often, so that its own supervisor, or the process, acts.
-"""  # noqa: D205, D400, D415 - one sentence
+"""A supervisor in the manner of Erlang/OTP (`supervisor.erl`).
+
+It starts its children in order, restarts those that end, and gives up when that happens too often, so that
+its own supervisor, or the process, acts.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def serve(stack: ExitStack, preprocessors: int, scorers: int) -> tuple[Settings,
     migrate(postgres.dsn)
     file = directory / "scorewire.toml"
     file.write_text(
-        f'environment = "bench"\ndsn = "{postgres.dsn}"\ncache = "{directory}/cache"\nlogs = "{directory}/logs"\n'
+        f'environment = "bench"\ndsn = "{postgres.dsn}"\n'
+        f'cache = "{directory}/cache"\nlogs = "{directory}/logs"\n'
         f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n[scorer]\nactors = 1\nnodes = {scorers}\n",
         encoding="utf-8",
     )

@@ -29,12 +29,12 @@ from rich.table import Table
 from actors.config import Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
-from governance.artifacts import register
+from governance.artifacts import Kind, register
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import members
 from governance.releases import promote
-from governance.rollouts import wait_settled
+from governance.rollouts import wait_settled, wait_taken_up
 from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
 from transport.client import Answer, AsyncClient, ScorewireError
@@ -92,9 +92,10 @@ class Narrator:
     def tick(self, traffic: Traffic) -> None:
         """Draw the state of the stream over the last one."""
         recent = sorted(traffic.seconds[-500:]) or [0.0]
+        p50, p99 = (recent[int(len(recent) * part)] * 1e3 for part in (0.5, 0.99))
         line = (
             f"{len(traffic.outcomes):>7} answered   {traffic.failed} failed   "
-            f"p50 {recent[len(recent) // 2] * 1e3:.2f} ms   p99 {recent[int(len(recent) * 0.99)] * 1e3:.2f} ms"
+            f"p50 {p50:.2f} ms   p99 {p99:.2f} ms"
         )
         if self.live:
             self._console.print(f"         {line}", end="\r")
@@ -274,7 +275,8 @@ def _candidates(
     return found[0], found[1]
 
 
-def register_file(settings: Settings, path: Path, kind: str, name: str) -> str:
+def register_file(settings: Settings, path: Path, kind: Kind, name: str) -> str:
+    """Register a file; return its digest."""
     with connect(settings.dsn) as connection:
         digest: str = register(connection, path, kind=kind, name=name, by=BY, notes={}).digest
     return digest
@@ -297,15 +299,10 @@ def promote_and_wait(settings: Settings, stages: dict[str, str]) -> float:
     with connect(settings.dsn) as connection:
         rollout = promote(connection, environment=settings.environment, stages=stages, by=BY)
         settled = wait_settled(connection, rollout.id, timeout_s=START_S)
-        if settled.state != "active":
-            raise RuntimeError(f"the rollout was abandoned: {settled.reason}")
-        number = settled.release.number
-        while True:
-            nodes = members(connection, settings.environment)
-            if all(node.release == number for node in nodes):
-                last = max(node.release_at for node in nodes if node.release_at)
-                return (last - settled.started_at).total_seconds() * 1e3
-            time.sleep(0.01)
+        taken_up_ms = wait_taken_up(connection, settled)
+    if taken_up_ms is None:
+        raise RuntimeError(f"release {settled.release.number} is {settled.state}: {settled.reason}")
+    return taken_up_ms
 
 
 def _mismatches(traffic: Traffic, spec: FeatureSpec, models: Mapping[str, Candidate]) -> int:

@@ -60,13 +60,17 @@ class ArtifactCache:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-                if seen.hexdigest() != digest:
-                    raise CacheError(f"the database's copy of {digest} is damaged: register the file again")
+                _check(seen.hexdigest(), digest)
                 temporary.chmod(0o444)
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+
+
+def _check(found: str, digest: str) -> None:
+    if found != digest:
+        raise CacheError(f"the database's copy of {digest} is damaged: its sha256 is {found}")
 
 
 def _sha256(path: Path) -> str:

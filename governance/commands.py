@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from governance.membership import Member, members
 from governance.releases import PREPARE_S, Release, current_release
 from governance.releases import promote as write_release
 from governance.releases import releases as all_releases
-from governance.rollouts import Rollout, rollouts, wait_settled
+from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
 
 #: Finds (dsn, environment) for a --config option; given by the front door, which knows the configuration.
 Locate = Callable[[Path | None], tuple[str, str]]
@@ -36,8 +35,6 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ByOption = Annotated[str, typer.Option(help="Who does it.", show_default="the user of this system")]
-
-_TAKE_UP_S = 10.0
 
 
 def register_commands(app: typer.Typer, locate: Locate) -> None:
@@ -90,7 +87,6 @@ class _Commands:
             found = artifacts.register(
                 connection, file, kind=kind, name=name or file.stem, by=by or getpass.getuser(), notes=notes
             )
-            connection.commit()
         _say(asdict(found), f"{found.kind} {found.name}: {found.digest}", as_json=as_json)
 
     def promote(
@@ -125,11 +121,10 @@ class _Commands:
                 comment=comment,
                 prepare_s=deadline,
             )
-            connection.commit()
             taken_up_ms = None
             if wait:
                 with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
-                    rollout = wait_settled(connection, rollout.id, timeout_s=deadline + _TAKE_UP_S)
+                    rollout = wait_settled(connection, rollout.id, timeout_s=deadline + 10)
                     taken_up_ms = wait_taken_up(connection, rollout)
         facts = {**_rollout_facts(rollout), "taken_up_ms": taken_up_ms}
         how = f" by all nodes after {taken_up_ms:.0f} ms" if taken_up_ms is not None else ""
@@ -176,27 +171,8 @@ class _Commands:
     @contextmanager
     def _connected(self, config: Path | None) -> Iterator[tuple[Connection, str]]:
         dsn, environment = self._locate(config)
-        with _failing_plainly(), connect(dsn, autocommit=True) as connection:
+        with _failing_plainly(), connect(dsn) as connection:
             yield connection, environment
-
-
-def wait_taken_up(connection: Connection, rollout: Rollout, *, timeout_s: float = _TAKE_UP_S) -> float | None:
-    """Wait until all live nodes act on an active rollout's release.
-
-    Returns:
-        milliseconds from the promotion to the last node, by the database's clock; None if it is not active,
-        there are no nodes, or the time was over.
-    """
-    give_up_at = time.monotonic() + timeout_s
-    while rollout.state == "active" and time.monotonic() < give_up_at:
-        nodes = members(connection, rollout.environment)
-        if nodes and all(node.release == rollout.release.number for node in nodes):
-            since = max(node.release_at for node in nodes if node.release_at)
-            return (since - rollout.started_at).total_seconds() * 1e3
-        if not nodes:
-            break
-        time.sleep(0.01)
-    return None
 
 
 @contextmanager

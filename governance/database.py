@@ -19,32 +19,34 @@ Connection = psycopg.Connection[dict[str, Any]]
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: The advisory lock under which one process at a time migrates.
 _LOCK = 0x5C02E
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_LIVELY: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
-def connect(
-    dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0, autocommit: bool = False
-) -> Connection:
-    """Connect; a link that is dead is noticed within seconds.
+def connect(dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0) -> Connection:
+    """Connect; each statement is its own transaction, and a link that is dead is noticed within seconds.
 
     Args:
         dsn: a URI or libpq's keywords.
         timeout_s: seconds that connecting may take.
         statement_timeout_s: seconds that a statement may take; 0 for no limit.
-        autocommit: each statement is its own transaction.
 
     Raises:
         psycopg.OperationalError: the server cannot be reached.
     """
     return psycopg.connect(
         dsn,
-        autocommit=autocommit,
+        autocommit=True,
         row_factory=dict_row,
         connect_timeout=timeout_s,
         application_name="scorewire",
         options=f"-c statement_timeout={statement_timeout_s * 1000}",
-        tcp_user_timeout=10_000,
-        **_KEEPALIVE,
+        **_LIVELY,
     )
 
 
@@ -72,7 +74,7 @@ def migrate(dsn: str) -> list[str]:
     Raises:
         MigrationError: one fails, or one that was applied was edited since.
     """
-    with connect(dsn, autocommit=True) as connection:
+    with connect(dsn) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migration ("
@@ -91,7 +93,7 @@ def _apply(connection: Connection, name: str, sql: str, applied: dict[str, str])
         return False
     try:
         with connection.transaction():
-            connection.execute(sql)  # type: ignore[call-overload]  # from our own file, not from anybody's input
+            connection.execute(sql.encode())  # as bytes: from our own file, and nothing is put into it
             connection.execute("INSERT INTO migration (name, sha256) VALUES (%s, %s)", (name, digest))
     except psycopg.Error as error:
         raise MigrationError(f"migration {name} failed and was taken back: {error}") from error

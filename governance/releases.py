@@ -51,8 +51,10 @@ class Release:
 def releases(connection: Connection, environment: str, numbers: list[int] | None = None) -> list[Release]:
     """Return releases of an environment, the newest first; all of them, or those of these numbers."""
     rows = connection.execute(
-        "SELECT r.*, s.slot, s.stage, s.digest FROM release r LEFT JOIN release_stage s USING (environment, number)"
-        " WHERE environment = %(environment)s AND (%(numbers)s::integer[] IS NULL OR number = ANY (%(numbers)s))"
+        "SELECT r.*, s.slot, s.stage, s.digest FROM release r"
+        " LEFT JOIN release_stage s USING (environment, number)"
+        " WHERE environment = %(environment)s"
+        "  AND (%(numbers)s::integer[] IS NULL OR number = ANY (%(numbers)s))"
         " ORDER BY number DESC, slot, stage",
         {"environment": environment, "numbers": numbers},
     ).fetchall()

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from governance.database import Connection
 from governance.errors import UnknownRolloutError
-from governance.membership import FRESH_S
+from governance.membership import FRESH_S, members
 from governance.notify import notify
 from governance.releases import Release, releases
 
-_POLL_S = 0.02
+_POLL_S = 0.01
+#: Seconds that the nodes may take to act on a release that all have prepared.
+TAKE_UP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def open_rollout(connection: Connection, environment: str, number: int, prepare_
     return rollout(connection, row["id"])
 
 
-def acknowledge(connection: Connection, rollout_id: int, node_id: str, ready: bool, reason: str = "") -> None:  # noqa: FBT001
+def acknowledge(connection: Connection, rollout_id: int, node_id: str, *, ready: bool, reason: str) -> None:
     """Take a node's word that it has prepared the release, or refuses it; then settle the rollout."""
     with connection.transaction():
         _hold(connection, rollout_id)
@@ -78,7 +80,8 @@ def acknowledge(connection: Connection, rollout_id: int, node_id: str, ready: bo
             "INSERT INTO rollout_node (rollout, node_id, ready, reason, at)"
             " SELECT id, %(node)s, %(ready)s, %(reason)s, clock_timestamp() FROM rollout"
             " WHERE id = %(id)s AND state = 'preparing'"
-            " ON CONFLICT (rollout, node_id) DO UPDATE SET ready = %(ready)s, reason = %(reason)s, at = EXCLUDED.at",
+            " ON CONFLICT (rollout, node_id) DO UPDATE"
+            " SET ready = %(ready)s, reason = %(reason)s, at = EXCLUDED.at",
             {"id": rollout_id, "node": node_id, "ready": ready, "reason": reason},
         )
         _settle(connection, rollout_id)
@@ -127,6 +130,25 @@ def wait_settled(connection: Connection, rollout_id: int, *, timeout_s: float = 
         settle(connection, found.environment)
         time.sleep(_POLL_S)
     return found
+
+
+def wait_taken_up(connection: Connection, rollout: Rollout, *, timeout_s: float = TAKE_UP_S) -> float | None:
+    """Wait until all live nodes act on an active rollout's release.
+
+    Returns:
+        milliseconds from the promotion to the last node, by the database's clock; None if it is not active,
+        there are no nodes, or the time was over.
+    """
+    give_up_at = time.monotonic() + timeout_s
+    while rollout.state == "active" and time.monotonic() < give_up_at:
+        nodes = members(connection, rollout.environment)
+        if nodes and all(node.release == rollout.release.number for node in nodes):
+            since = max(node.release_at for node in nodes if node.release_at)
+            return (since - rollout.started_at).total_seconds() * 1e3
+        if not nodes:
+            break
+        time.sleep(_POLL_S)
+    return None
 
 
 def _hold(connection: Connection, rollout_id: int) -> None:

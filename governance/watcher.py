@@ -1,7 +1,7 @@
 """The watcher: what an environment looks like now, re-read whenever there may be something new.
 
-PostgreSQL holds the truth and NOTIFY is only a hint to look: the watcher re-reads everything on a hint, when it
-(re)connects, and every few seconds. A lost notification delays a change and never loses it.
+PostgreSQL holds the truth and NOTIFY is only a hint to look: the watcher re-reads everything on a hint, when
+it (re)connects, and every few seconds. A lost notification delays a change and never loses it.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class Watcher:
             self.connection = None
 
     def _connect(self) -> bool:
-        connection = connect(
-            self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S, autocommit=True
-        )
+        connection = connect(self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S)
         self.connection = connection
         found, wanted = schema_version(connection), len(migrations())
         if found < wanted:
@@ -121,9 +119,8 @@ class Watcher:
 
     def _hinted(self) -> bool:
         assert self.connection is not None  # noqa: S101 - the caller has looked
-        return any(
-            [concerns(note.payload, self._environment) for note in self.connection.notifies(timeout=0)],
-        )
+        notes = list(self.connection.notifies(timeout=0))  # all of them: they are one hint together
+        return any(concerns(note.payload, self._environment) for note in notes)
 
     def _read(self) -> View:
         connection = self.connection

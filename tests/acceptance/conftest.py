@@ -14,7 +14,7 @@ import pytest
 
 from actors.config import Settings, load_settings
 from actors.host import Host
-from governance.artifacts import register
+from governance.artifacts import Kind, register
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import Member, members
@@ -44,7 +44,7 @@ class System:
     host: Host
     digests: dict[str, str] = field(default_factory=dict)
 
-    def register(self, path: Path, kind: str, name: str) -> str:
+    def register(self, path: Path, kind: Kind, name: str) -> str:
         with connect(self.settings.dsn) as connection:
             self.digests[name] = register(connection, path, kind=kind, name=name, by="test", notes={}).digest
         return self.digests[name]
@@ -67,10 +67,11 @@ class System:
 
     def wait_for_nodes(self) -> list[Member]:
         expected = self.settings.preprocessor.nodes + self.settings.scorer.nodes
-        return wait_until(
+        nodes: list[Member] = wait_until(
             lambda: found if len(found := self.members()) == expected else None,
             f"{expected} nodes in the membership",
         )
+        return nodes
 
     def addresses(self) -> list[str]:
         return [e for m in self.wait_for_nodes() if m.role == "preprocessor" for e in m.endpoints]

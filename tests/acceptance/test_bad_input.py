@@ -30,7 +30,7 @@ def payments(system: Any, directory: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def client(system: Any, payments: Any) -> Iterator[Client]:
+def client(system: Any, payments: Any) -> Iterator[Client]:  # noqa: ARG001 - promotes what is asked
     with Client(system.addresses(), deadline=20.0) as client:
         yield client
 

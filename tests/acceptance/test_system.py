@@ -1,4 +1,4 @@
-"""The whole system while things go wrong for real: killed, stopped and restarted processes, a lost database."""
+"""The whole system while things go wrong for real: killed, stopped and restarted processes, no database."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ dice, outcomes = random.Random(0), {"refused": 0, "golden": 0, "harmless": 0}
 for _ in range(1500):
     data = bytearray(original)
     for _ in range(dice.choice((1, 1, 4))):
-        data[dice.randrange(len(data)) if dice.random() < .7 else dice.randrange(3000)] ^= 1 << dice.randrange(8)
+        data[dice.randrange(len(data) if dice.random() < .7 else 3000)] ^= 1 << dice.randrange(8)
     # In place would change what is mapped; each has a file of its own.
     name = path + ".flipped"
     open(name, "wb").write(data)
