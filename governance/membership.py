@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -12,7 +13,7 @@ from governance.notify import notify
 State = Literal["starting", "ready", "draining"]
 
 #: Seconds after its last beat that a node counts as alive.
-FRESH_S = 6.0
+FRESH_S = 5.0
 #: Seconds after which the row of a dead node is taken away, by whoever beats next.
 _FORGET_S = 300.0
 
@@ -60,8 +61,16 @@ def join(
     state: State = "starting",
     release: int | None = None,
 ) -> None:
-    """Enter a node, or enter it again."""
+    """Enter a node, or enter it again; take out those of this host whose process is gone.
+
+    A node that was killed cannot leave by itself, and a rollout would wait for its beat to grow old. Should
+    another host bear the same name, a node of it that is taken out in error enters again with its next beat.
+    """
     with connection.transaction():
+        dead = [
+            node for node in members(connection, environment) if node.host == host and not _runs(node.pid)
+        ]
+        connection.execute("DELETE FROM member WHERE node_id = ANY (%s)", ([node.node_id for node in dead],))
         connection.execute(
             "INSERT INTO member"
             " (node_id, environment, role, host, pid, endpoints, state, release, release_at)"
@@ -122,3 +131,13 @@ def members(connection: Connection, environment: str, *, fresh_s: float = FRESH_
         (environment, fresh_s),
     ).fetchall()
     return tuple(Member(**{**row, "endpoints": tuple(row["endpoints"])}) for row in rows)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as another user
+    return True
