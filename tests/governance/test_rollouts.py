@@ -1,0 +1,248 @@
+"""Releases and rollouts: all nodes are ready, and only then is a release current."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from governance.artifacts import register
+from governance.database import Connection, connect
+from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownRolloutError
+from governance.membership import beat, leave, members
+from governance.releases import current_release, promote, releases
+from governance.rollouts import acknowledge, rollout, rollouts, settle, wait_settled, wait_taken_up
+from tests.governance.conftest import SPEC, enter, grow_old
+
+
+def current(connection: Connection) -> int | None:
+    found = current_release(connection, "qa")
+    return found.number if found else None
+
+
+def say(connection: Connection, rollout_id: int, node: str, *, ready: bool = True, reason: str = "") -> None:
+    acknowledge(connection, rollout_id, node, ready=ready, reason=reason)
+
+
+def test_a_promotion_without_nodes_is_active_at_once(connection: Connection, stages: dict[str, str]) -> None:
+    found = promote(connection, environment="qa", stages=stages, by="ann", comment="first")
+    assert found.state == "active"
+    release = current_release(connection, "qa")
+    assert release is not None
+    assert (release.number, release.created_by, release.comment) == (1, "ann", "first")
+    assert release.slots["champion"].stages == stages
+
+
+def test_a_release_is_complete_what_is_not_named_is_kept(
+    connection: Connection, stages: dict[str, str], tmp_path: Path
+) -> None:
+    promote(connection, environment="qa", stages=stages, by="ann")
+    promote(connection, environment="qa", stages=stages, by="ann", slot="challenger")
+    path = tmp_path / "second.toml"
+    path.write_text(SPEC.format(name="second"))
+    second = register(connection, path, kind="feature_spec", name="second", by="ann").digest
+    promote(connection, environment="qa", stages={"features": "second"}, by="ann")
+    newest, middle, first = releases(connection, "qa")
+    assert (newest.number, middle.number, first.number) == (3, 2, 1)
+    assert newest.slots["champion"].stages == {"features": second, "model": stages["model"]}
+    assert newest.slots["challenger"].stages == stages
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"features": "m"}, "no feature_spec 'm'"),
+        ({"model": "0" * 64}, "no bundle"),
+        ({"decision": "m"}, "no stage 'decision'"),
+        ({"model": "m"}, "nothing for features"),
+    ],
+)
+@pytest.mark.usefixtures("stages")
+def test_a_promotion_that_breaks_a_rule_is_refused_and_leaves_no_release(
+    connection: Connection, wrong: dict[str, str], why: str
+) -> None:
+    with pytest.raises(PromotionRefusedError, match=why):
+        promote(connection, environment="qa", stages=wrong, by="ann")
+    assert releases(connection, "qa") == []
+
+
+def test_hostile_names_are_refused_by_the_database(connection: Connection, stages: dict[str, str]) -> None:
+    for environment, slot in (("QA; DROP TABLE release", "champion"), ("qa", "shadow:"), ("qa", "'")):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            promote(connection, environment=environment, stages=stages, by="ann", slot=slot)
+
+
+def test_a_release_is_current_only_when_the_last_node_is_ready(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    enter(connection, "b")
+    enter(connection, "elsewhere", environment="production")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    assert (opened.state, dict(opened.nodes)) == ("preparing", {"a": None, "b": None})
+    say(connection, opened.id, "a")
+    assert current(connection) is None
+    say(connection, opened.id, "b")
+    assert current(connection) == 1
+    assert rollout(connection, opened.id).state == "active"
+
+
+def test_one_refusal_abandons_a_rollout_with_its_reason(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    promote(connection, environment="qa", stages=stages, by="ann")
+    enter(connection, "a")
+    enter(connection, "b")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    say(connection, opened.id, "a", ready=False, reason="golden vector 3 differs")
+    settled = rollout(connection, opened.id)
+    assert settled.state == "abandoned"
+    assert settled.reason == "refused by a: golden vector 3 differs"
+    assert current(connection) == 1
+    # A late word changes nothing
+    say(connection, opened.id, "b")
+    assert rollout(connection, opened.id) == settled
+
+
+def test_a_node_that_falls_silent_is_no_longer_waited_for(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    enter(connection, "b")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    grow_old(connection, "b")
+    say(connection, opened.id, "a")
+    assert rollout(connection, opened.id).state == "active"
+
+
+def test_a_node_that_leaves_is_no_longer_waited_for(connection: Connection, stages: dict[str, str]) -> None:
+    enter(connection, "a")
+    enter(connection, "b")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    say(connection, opened.id, "a")
+    leave(connection, "b")
+    settle(connection, "qa")
+    assert rollout(connection, opened.id).state == "active"
+
+
+def test_a_refusal_counts_even_after_its_node_has_died(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    enter(connection, "b")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    leave(connection, "b")
+    say(connection, opened.id, "b", ready=False, reason="no memory")
+    assert rollout(connection, opened.id).state == "abandoned"
+
+
+def test_a_deadline_abandons_a_rollout_and_names_who_was_missing(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "slow")
+    opened = promote(connection, environment="qa", stages=stages, by="ann", prepare_s=0.05)
+    settled = wait_settled(connection, opened.id, timeout_s=10)
+    assert settled.state == "abandoned"
+    assert settled.reason == "not ready by the deadline: slow"
+    assert current(connection) is None
+
+
+def test_an_environment_has_one_rollout_at_a_time(connection: Connection, stages: dict[str, str]) -> None:
+    enter(connection, "a")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    with pytest.raises(RolloutInProgressError, match=f"rollout {opened.id}"):
+        promote(connection, environment="qa", stages=stages, by="bob")
+    assert promote(connection, environment="production", stages=stages, by="bob").state == "active"
+    say(connection, opened.id, "a")
+    assert [found.state for found in rollouts(connection, "qa")] == ["active"]
+
+
+def test_promotions_at_once_get_releases_without_a_gap(connection: Connection, dsn: str, stages: Any) -> None:
+    results: list[Any] = []
+
+    def one(by: str) -> None:
+        with connect(dsn) as mine:
+            results.append(promote(mine, environment="qa", stages=stages, by=by))
+
+    threads = [threading.Thread(target=one, args=(f"p{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found.release.number for found in results) == [1, 2, 3, 4, 5, 6]
+    assert current(connection) == 6
+
+
+def test_acknowledgements_at_once_flip_the_release_once(
+    connection: Connection, dsn: str, stages: dict[str, str]
+) -> None:
+    names = [f"n{number}" for number in range(8)]
+    for name in names:
+        enter(connection, name)
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+
+    def one(name: str) -> None:
+        with connect(dsn) as mine:
+            say(mine, opened.id, name)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert rollout(connection, opened.id).state == "active"
+    assert current(connection) == 1
+
+
+def test_a_rollout_that_is_over_stays_as_it_ended(connection: Connection, stages: dict[str, str]) -> None:
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    with pytest.raises(psycopg.errors.RaiseException, match="is over"):
+        connection.execute(
+            "UPDATE rollout SET state = 'preparing', finished_at = NULL WHERE id = %s", (opened.id,)
+        )
+    with pytest.raises(UnknownRolloutError):
+        rollout(connection, 4242)
+
+
+def test_the_time_until_the_last_node_acts_is_measured(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    say(connection, opened.id, "a")
+    settled = rollout(connection, opened.id)
+    assert wait_taken_up(connection, settled, timeout_s=0.05) is None
+    assert beat(connection, "a", state="ready", release=1, endpoints=("tcp://127.0.0.1:1",))
+    taken = wait_taken_up(connection, settled)
+    assert taken is not None
+    assert taken > 0
+
+
+def test_a_beat_of_a_node_that_is_not_entered_says_so(connection: Connection) -> None:
+    assert not beat(connection, "nobody", state="ready", release=None, endpoints=())
+
+
+def test_only_fresh_nodes_are_members_and_the_long_dead_are_forgotten(connection: Connection) -> None:
+    for name in ("a", "b", "c"):
+        enter(connection, name)
+    grow_old(connection, "b", 60)
+    grow_old(connection, "c", 3600)
+    assert [node.node_id for node in members(connection, "qa")] == ["a"]
+    enter(connection, "d")
+    rows = connection.execute("SELECT node_id FROM member ORDER BY node_id").fetchall()
+    assert [row["node_id"] for row in rows] == ["a", "b", "d"]
+
+
+def test_a_node_that_joins_takes_out_the_dead_of_its_host(connection: Connection) -> None:
+    import subprocess
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    enter(connection, "dead", pid=gone.pid)
+    enter(connection, "dead elsewhere", pid=gone.pid, host="another")
+    enter(connection, "alive")
+    enter(connection, "new")
+    assert [node.node_id for node in members(connection, "qa")] == ["alive", "dead elsewhere", "new"]

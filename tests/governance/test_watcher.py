@@ -1,0 +1,191 @@
+"""The watcher: a hint makes it look, and a lost hint, link or server only delays it."""
+
+from __future__ import annotations
+
+import select
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governance.backoff import Backoff
+from governance.database import Connection, connect, migrate
+from governance.embedded import EmbeddedPostgres
+from governance.membership import beat
+from governance.notify import concerns
+from governance.releases import promote
+from governance.watcher import View, Watcher
+from tests.governance.conftest import enter
+
+NEVER_S = 3600.0
+
+
+def watch(watcher: Watcher, until: Callable[[View], Any], timeout_s: float = 30) -> View:
+    """Serve a watcher as its owner does, until it shows what is waited for."""
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at:
+        view = watcher.pump()
+        if view is not None and until(view):
+            return view
+        wait_s = max(0.0, min(watcher.due(), give_up_at) - time.monotonic())
+        fd = watcher.fileno()
+        if fd is None:
+            time.sleep(min(wait_s, 0.05))
+        else:
+            select.select([fd], [], [], wait_s)
+    pytest.fail(f"waited {timeout_s} s in vain; connected: {watcher.connected}, {watcher.reason}")
+
+
+@pytest.fixture
+def watcher(dsn: str) -> Iterator[Watcher]:
+    """A watcher that looks when it gets a hint, and otherwise not in the time of a test."""
+    with closing(Watcher(dsn, "qa", reread_s=NEVER_S)) as watcher:
+        yield watcher
+
+
+def shows(number: int) -> Callable[[View], bool]:
+    return lambda view: view.current is not None and view.current.number == number
+
+
+def test_an_environment_that_nobody_promoted_to_is_empty(watcher: Watcher) -> None:
+    view = watch(watcher, lambda _: True)
+    assert view == View("qa", None, None, None, ())
+    assert watcher.connected
+    assert watcher.reason == ""
+
+
+def test_a_hint_shows_a_promotion_a_rollout_and_a_member(
+    watcher: Watcher, connection: Connection, stages: dict[str, str]
+) -> None:
+    watch(watcher, lambda _: True)
+    promote(connection, environment="qa", stages=stages, by="ann")
+    assert watch(watcher, shows(1)).previous is None
+    enter(connection, "a")
+    watch(watcher, lambda view: [member.node_id for member in view.members] == ["a"])
+    promote(connection, environment="qa", stages=stages, by="ann")
+    view = watch(watcher, lambda view: view.coming)
+    assert view.coming is not None
+    assert view.coming.release.number == 2
+    assert view.current is not None
+    assert view.current.number == 1
+
+
+def test_the_release_before_the_current_one_is_named(
+    watcher: Watcher, connection: Connection, stages: dict[str, str]
+) -> None:
+    for _ in range(2):
+        promote(connection, environment="qa", stages=stages, by="ann")
+    view = watch(watcher, shows(2))
+    assert view.previous is not None
+    assert view.previous.number == 1
+
+
+def test_a_beat_without_news_and_another_environment_give_no_hint(
+    watcher: Watcher, connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a", endpoints=("e",))
+    watch(watcher, lambda view: view.members)
+    assert beat(connection, "a", state="starting", release=None, endpoints=("e",))
+    promote(connection, environment="other", stages=stages, by="ann")
+    connection.execute("NOTIFY unrelated")
+    # The next hint that counts comes after those, and is the first that makes it look.
+    enter(connection, "b")
+    assert watcher.fileno() is not None
+    select.select([watcher.fileno()], [], [], 30)
+    looks = []
+    give_up_at = time.monotonic() + 30
+    while not looks and time.monotonic() < give_up_at:
+        view = watcher.pump()
+        if view is not None:
+            looks.append(view)
+    assert [member.node_id for member in looks[0].members] == ["a", "b"]
+
+
+def test_a_lost_notification_delays_a_change_and_never_loses_it(
+    dsn: str, connection: Connection, stages: dict[str, str]
+) -> None:
+    with closing(Watcher(dsn, "qa", reread_s=0.2)) as watcher:
+        watch(watcher, lambda _: True)
+        assert watcher.connection is not None
+        watcher.connection.execute("UNLISTEN *")
+        promote(connection, environment="qa", stages=stages, by="ann")
+        watch(watcher, shows(1))
+
+
+def test_a_cut_link_is_noticed_and_what_happened_meanwhile_is_seen(
+    watcher: Watcher, connection: Connection, stages: dict[str, str]
+) -> None:
+    watch(watcher, lambda _: True)
+    assert watcher.connection is not None
+    pid = watcher.connection.info.backend_pid
+    connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    promote(connection, environment="qa", stages=stages, by="ann")
+    watch(watcher, shows(1))
+    assert watcher.connection.info.backend_pid != pid
+
+
+def test_a_missing_schema_is_named_with_what_to_do(empty_dsn: str) -> None:
+    with closing(Watcher(empty_dsn, "qa")) as watcher:
+        assert watcher.pump() is None
+        assert "run.py migrate" in watcher.reason
+        assert not watcher.connected
+        migrate(empty_dsn)
+        watch(watcher, lambda _: True)
+
+
+def test_a_server_that_is_killed_or_not_there_is_waited_for(
+    stages_of: Callable[[str], dict[str, str]],
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="scorewire-pg-") as directory,
+        EmbeddedPostgres(Path(directory)) as server,
+    ):
+        migrate(server.dsn)
+        with closing(Watcher(server.dsn, "qa", reread_s=0.1)) as watcher:
+            watch(watcher, lambda _: True)
+            server.kill()
+            give_up_at = time.monotonic() + 30
+            while watcher.connected and time.monotonic() < give_up_at:
+                watcher.pump()
+            assert not watcher.connected
+            assert watcher.reason
+            assert watcher.fileno() is None
+            assert watcher.pump() is None
+            server.start()
+            stages = stages_of(server.dsn)
+            with connect(server.dsn) as connection:
+                promote(connection, environment="qa", stages=stages, by="ann")
+            watch(watcher, shows(1))
+
+
+@pytest.fixture
+def stages_of(bundle_file: Path, spec_file: Path) -> Callable[[str], dict[str, str]]:
+    from governance.artifacts import register
+
+    def stages(dsn: str) -> dict[str, str]:
+        with connect(dsn) as connection:
+            model = register(connection, bundle_file, kind="bundle", name="m", by="ann")
+            features = register(connection, spec_file, kind="feature_spec", name="f", by="ann")
+        return {"model": model.digest, "features": features.digest}
+
+    return stages
+
+
+def test_pauses_grow_up_to_a_limit_and_begin_again() -> None:
+    backoff = Backoff(0.1, 2.0)
+    pauses = [backoff.pause_s() for _ in range(10)]
+    for pause, expected in zip(pauses, [0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2, 2, 2], strict=True):
+        assert expected * 0.79 < pause < expected * 1.21
+    backoff.reset()
+    assert backoff.pause_s() < 0.13
+
+
+def test_a_notification_that_cannot_be_read_might_be_about_us() -> None:
+    assert concerns('{"environment": "qa"}', "qa")
+    assert not concerns('{"environment": "other"}', "qa")
+    for payload in ("", "junk", "[]", "\x00"):
+        assert concerns(payload, "qa")
