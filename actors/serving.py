@@ -41,6 +41,12 @@ class MailboxActor(Child):
         assert isinstance(inbox, Mailbox)  # noqa: S101 - for the type checker: made by _create_actor_inbox
         return inbox.loop
 
+    def _actor_loop(self) -> None:
+        try:
+            super()._actor_loop()
+        finally:
+            self.actor_inbox.close()  # type: ignore[attr-defined]  # made by _create_actor_inbox
+
     def on_receive(self, message: Any) -> Any:
         """Pump a source; leave all else to the subclass."""
         if isinstance(message, Pump):

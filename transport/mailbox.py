@@ -51,6 +51,10 @@ class Mailbox:
             self.loop.sleep_ahead()
             self._ready.extend(self.loop.wait(block=not self._local))
 
+    def close(self) -> None:
+        """Free the loop, once the actor's thread waits no more; what is still put here stays unread."""
+        self.loop.close()
+
     def empty(self) -> bool:
         """Say whether a local message waits; what waits on sockets is not the inbox's to refuse."""
         return not self._local

@@ -41,7 +41,8 @@ class Request:
         body: the packed body, packed once and sent as often as it takes.
         deadline: when an answer is of no more use (time.monotonic seconds).
         done: called once, with the answer's frame or the error, in the thread of the loop.
-        tried: members that were asked.
+        tried: members that were asked since it last found nobody.
+        asked: how often it was sent.
         failures: members that failed while they held it.
         holder: the member that holds it now, and under which number.
     """
@@ -51,6 +52,7 @@ class Request:
     deadline: float
     done: Callable[[bytes | Exception], None]
     tried: set[str] = field(default_factory=set)
+    asked: int = 0
     failures: int = 0
     holder: tuple[Member, int] | None = None
     finished: bool = False
@@ -97,6 +99,7 @@ class Member:
             return False
         self.held[id] = (request, now)
         request.holder = (self, id)
+        request.asked += 1
         return True
 
     def frames(self) -> Iterator[bytes]:

@@ -271,11 +271,9 @@ class Pool:
                 self._finish(request, self._deadline_error(request))
 
     def _deadline_error(self, request: Request) -> ScorewireError:
-        if request.tried:
-            return DeadlineExceededError(
-                f"no answer in time; asked {len(request.tried)} of {len(self._members)} nodes, "
-                f"which are now: {self.states()}",
-            )
+        if request.asked:
+            why = f"no answer in time, though it was sent {request.asked} times; the nodes: {self.states()}"
+            return DeadlineExceededError(why)
         return NoNodeError(
             f"no node could be reached in time: {self.states()}; are the addresses right, and are nodes up?",
         )
