@@ -79,6 +79,8 @@ class Team:
         return ref
 
     def crash(self, name: str, error: BaseException | None = None) -> None:
+        for supervisor in self.supervisors:
+            children(supervisor)  # whatever it is at, it has done: the references are those of now
         self.refs[name].tell(error or ValueError("hurt"))
 
 
@@ -93,7 +95,7 @@ def team() -> Iterator[Team]:
 
 
 def children(supervisor: pykka.ActorRef[Any]) -> dict[str, ChildState]:
-    found: tuple[ChildState, ...] = supervisor.ask(WhichChildren(), timeout=LIMIT_S)
+    found: Any = supervisor.ask(WhichChildren(), timeout=LIMIT_S)
     return {child.id: child for child in found}
 
 

@@ -52,7 +52,7 @@ def test_a_file_that_is_not_what_it_is_registered_as_is_refused(
     path.write_bytes(b"junk" * 100)
     for kind in ("bundle", "feature_spec"):
         with pytest.raises(InvalidArtifactError, match=r"x\.bundle"):
-            register(connection, path, kind=kind, name="x", by="ann")  # type: ignore[arg-type]
+            register(connection, path, kind=kind, name="x", by="ann")
     row = connection.execute("SELECT count(*) AS n FROM artifact").fetchone()
     assert row == {"n": 0}
 

@@ -94,9 +94,10 @@ def test_a_beat_without_news_and_another_environment_give_no_hint(
     connection.execute("NOTIFY unrelated")
     # The next hint that counts comes after those, and is the first that makes it look.
     enter(connection, "b")
-    assert watcher.fileno() is not None
-    select.select([watcher.fileno()], [], [], 30)
-    looks = []
+    fd = watcher.fileno()
+    assert fd is not None
+    select.select([fd], [], [], 30)
+    looks: list[View] = []
     give_up_at = time.monotonic() + 30
     while not looks and time.monotonic() < give_up_at:
         view = watcher.pump()

@@ -15,7 +15,7 @@ import zmq
 
 from tests.transport.node import EchoNode
 
-LIMIT_S = 20.0
+LIMIT_S = 20
 
 
 def wait_until(condition: Callable[[], Any], what: str = "") -> Any:

@@ -108,6 +108,10 @@ def test_a_closed_client_says_so_and_closing_fails_what_is_under_way(threads: Th
         client.score({})
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_clients_leave_neither_threads_nor_sockets_behind(threads: Threads) -> None:
     endpoint = threads().endpoint
 
@@ -117,10 +121,10 @@ def test_clients_leave_neither_threads_nor_sockets_behind(threads: Threads) -> N
 
     use()
     gc.collect()
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = threading.active_count(), open_files()
     for _ in range(5):
         use()
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert (threading.active_count(), open_files()) == before
 
 
 def test_other_addresses_may_be_named_while_it_runs(client: Client, threads: Threads) -> None:

@@ -72,11 +72,16 @@ class Echo(pykka.ThreadingActor):
         self.actor_inbox.close()
 
 
+def endpoint_of(ref: pykka.ActorRef[Echo]) -> str:
+    endpoint: Any = ref.ask("endpoint", timeout=LIMIT_S)
+    return str(endpoint)
+
+
 def test_messages_sockets_and_timers_reach_one_actor(context: Context) -> None:
     ref = Echo.start(context)
     actor: Any = ref._actor_weakref()
     with context.socket(zmq.DEALER) as socket:
-        socket.connect(ref.ask("endpoint", timeout=LIMIT_S))
+        socket.connect(endpoint_of(ref))
         socket.send(wire.pack_header(Kind.SCORE, 5, 10**7) + wire.pack_body({}))
         assert socket.poll(LIMIT_S * 1000)
         assert wire.unpack_header(socket.recv()).id == 5
@@ -90,7 +95,7 @@ def test_all_that_has_arrived_is_one_batch(context: Context) -> None:
     ref = Echo.start(context)
     actor: Any = ref._actor_weakref()
     with context.socket(zmq.DEALER) as socket:
-        socket.connect(ref.ask("endpoint", timeout=LIMIT_S))
+        socket.connect(endpoint_of(ref))
         frame = wire.pack_body({})
         socket.send(wire.pack_header(Kind.SCORE, 0, 10**7) + frame)
         socket.recv()  # connected
@@ -114,10 +119,12 @@ def test_all_that_has_arrived_is_one_batch(context: Context) -> None:
 def test_a_storm_of_messages_from_many_threads_loses_none(context: Context) -> None:
     ref = Echo.start(context)
     actor: Any = ref._actor_weakref()
-    threads = [
-        threading.Thread(target=lambda n=n: [ref.tell((n, i)) for i in range(2000)])  # type: ignore[misc]
-        for n in range(8)
-    ]
+
+    def teller(number: int) -> None:
+        for i in range(2000):
+            ref.tell((number, i))
+
+    threads = [threading.Thread(target=teller, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
