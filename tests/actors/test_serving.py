@@ -1,0 +1,247 @@
+"""The serving actors on real sockets: bad vectors, crashes, and leaving without a loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pykka
+import pytest
+import zmq
+from sklearn.ensemble import RandomForestClassifier
+
+from actors.child import life_of
+from actors.preprocessor import PreprocessorActor, RefreshScorers
+from actors.scorer import ScorerActor
+from actors.state import Holdings, Loaded, NodeState
+from actors.supervisor import ChildSpec, Supervisor
+from models.forest import Forest
+from models.importers import import_model
+from models.spec import load_spec
+from transport.client import Answer, Client, NodeFailedError, ScorewireError, wire
+from transport.client.wire import Kind
+
+LIMIT_S = 20
+Context = zmq.Context[zmq.Socket[bytes]]
+
+SPEC = b"""
+name = "two"
+version = 1
+id = "id"
+[fields.a]
+type = "number"
+[fields.b]
+type = "number"
+missing = "nan"
+[[features]]
+name = "a"
+kind = "numeric"
+field = "a"
+[[features]]
+name = "b"
+kind = "numeric"
+field = "b"
+"""
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    give_up_at = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    x = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    model = RandomForestClassifier(5, random_state=0).fit(x, x[:, 0] > 0)
+    bundle = import_model(model, tmp_path_factory.mktemp("m") / "m.bundle", feature_names=["a", "b"])
+    return Loaded(1, "test", {"features": "f", "model": "m"}, load_spec(SPEC), Forest(bundle))
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+class Small:
+    """One preprocessor and some scorers, supervised, in this process."""
+
+    def __init__(self, context: Context, loaded: Loaded, scorers: int = 1) -> None:
+        self.refs: dict[str, pykka.ActorRef[Any]] = {}
+        holdings = Holdings(MappingProxyType({loaded.release: loaded}), loaded.release)
+        self.scorers = [NodeState(f"s{n}", "test", "scorer", holdings) for n in range(scorers)]
+        self.state = NodeState("p", "test", "preprocessor", holdings)
+        specs = [self._spec(ScorerActor, f"s{n}", state, context) for n, state in enumerate(self.scorers)]
+        specs.append(self._spec(PreprocessorActor, "p", self.state, context))
+        self.supervisor = Supervisor.start(specs, max_restarts=50)
+        assert life_of(self.supervisor).started.wait(LIMIT_S)
+        self.state.scorers = tuple(e for state in self.scorers for e in state.endpoints.values())
+        self.refs["p"].tell(RefreshScorers())
+        self.client = Client(self.state.endpoints["p"], deadline=LIMIT_S)
+
+    def _spec(self, actor: Any, name: str, state: NodeState, context: Context) -> ChildSpec:
+        def start() -> pykka.ActorRef[Any]:
+            self.refs[name] = actor.start(name, state, context, "tcp://127.0.0.1:*")
+            return self.refs[name]
+
+        return ChildSpec(name, start)
+
+    def close(self) -> None:
+        self.client.close()
+        self.supervisor.stop()
+
+
+@pytest.fixture
+def small(context: Context, loaded: Loaded) -> Iterator[Callable[..., Small]]:
+    made: list[Small] = []
+
+    def make(**more: Any) -> Small:
+        made.append(Small(context, loaded, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) -> None:
+    answer = small().client.score({"id": 7, "a": 0.5, "b": None})
+    assert loaded.forest is not None
+    expected = loaded.forest.predict(np.array([[0.5, np.nan]], np.float32))[0]
+    assert list(answer.scores.items()) == [("False", expected[0]), ("True", expected[1])]
+    assert (answer.id, answer.trace.release, answer.trace.environment) == ("7", 1, "test")
+    assert answer.trace.pipeline == {"features": "f", "model": "m"}
+    assert answer.trace.nodes == {"preprocessor": "p", "scorer": "s0"}
+    assert set(answer.trace.us) == {"features", "scorer", "kernel", "total"}
+    assert answer.trace.us["total"] >= answer.trace.us["scorer"]
+
+
+def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:
+    with context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(small.scorers[0].endpoints["s0"])
+        socket.send(wire.pack_header(Kind.VECTOR, 3, 10**7) + wire.pack_body(body))
+        assert socket.poll(LIMIT_S * 1000)
+        return socket.recv()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field", "rule"),
+    [
+        ({}, "protocol", "release", "type"),
+        ({"release": "1", "vector": b""}, "protocol", "release", "type"),
+        ({"release": 1}, "protocol", "vector", "type"),
+        ({"release": 1, "vector": [1.0]}, "protocol", "vector", "type"),
+        ({"release": 1, "vector": b"abc"}, "protocol", "vector", "length"),
+        ({"release": 1, "vector": bytes(12)}, "protocol", "vector", "length"),
+        ({"release": 2, "vector": bytes(8)}, "unknown_release", "", ""),
+        (
+            {"release": 1, "vector": np.array([1, np.inf], "<f4").tobytes()},
+            "bad_transaction",
+            "b",
+            "infinite",
+        ),
+    ],
+)
+def test_a_bad_vector_is_refused_by_field_and_rule(
+    small: Any, context: Context, body: dict[str, Any], code: str, field: str, rule: str
+) -> None:
+    running = small()
+    error = wire.unpack_error(ask_scorer(running, context, body))
+    assert (error.code, error.field, error.rule) == (code, field, rule)
+    assert isinstance(running.client.score({"a": 1}), Answer)
+
+
+def test_a_bad_row_in_a_batch_harms_no_other(small: Any, context: Context) -> None:
+    running = small()
+    rows = [np.array([i, np.inf if i % 10 == 3 else 0], "<f4").tobytes() for i in range(100)]
+    with context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(running.scorers[0].endpoints["s0"])
+        for number, row in enumerate(rows):
+            body = wire.pack_body({"release": 1, "vector": row})
+            socket.send(wire.pack_header(Kind.VECTOR, number, 10**7) + body)
+        kinds = dict(wire.unpack_header(socket.recv())[::2][::-1] for _ in rows)
+    assert [number for number in range(100) if kinds[number] is Kind.ERROR] == list(range(3, 100, 10))
+
+
+class Broken:
+    """A forest that raises what nobody foresaw."""
+
+    def __init__(self, forest: Forest, times: int) -> None:
+        self.bundle, self._forest, self.left = forest.bundle, forest, times
+
+    def predict(self, x: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise ZeroDivisionError("nobody foresaw this")
+        return self._forest.predict(x)
+
+
+def break_scorer(state: NodeState, loaded: Loaded, times: int) -> None:
+    broken = replace(loaded, forest=Broken(loaded.forest, times))  # type: ignore[arg-type]
+    state.holdings = Holdings(MappingProxyType({1: broken}), 1)
+
+
+def test_an_actor_that_raises_costs_no_request_and_comes_back_at_its_address(
+    small: Any, loaded: Loaded
+) -> None:
+    running = small(scorers=2)
+    for state in running.scorers:
+        break_scorer(state, loaded, 1)
+    old = [dict(state.endpoints) for state in running.scorers]
+    results = list(running.client.score_many([{"id": i, "a": i} for i in range(500)]))
+    assert [result.id for result in results if isinstance(result, Answer)] == [str(i) for i in range(500)]
+    wait_until(lambda: all(ref.is_alive() for ref in running.refs.values()))
+    assert [dict(state.endpoints) for state in running.scorers] == old
+    assert isinstance(running.client.score({"a": 1}), Answer)
+
+
+def test_a_request_that_breaks_every_scorer_is_given_up_and_the_next_one_works(
+    small: Any, loaded: Loaded
+) -> None:
+    running = small(scorers=2)
+    for state in running.scorers:
+        break_scorer(state, loaded, 2)
+    with pytest.raises(NodeFailedError, match="nobody foresaw"):
+        running.client.score({"a": 1})
+    assert isinstance(running.client.score({"a": 1}), Answer)
+
+
+def test_a_bug_in_one_evaluation_costs_neither_the_actor_nor_other_requests(
+    small: Any, loaded: Loaded
+) -> None:
+    class Buggy:
+        feature_names, n_features, id_field = loaded.spec.feature_names, 2, "id"
+
+        def vector(self, transaction: Any) -> Any:
+            if transaction.get("trip"):
+                raise KeyError("a bug")
+            return loaded.spec.vector(transaction)
+
+    running = small()
+    buggy = replace(loaded, spec=Buggy())  # type: ignore[arg-type]
+    running.state.holdings = Holdings(MappingProxyType({1: buggy}), 1)
+    results = list(running.client.score_many([{"id": i, "a": 1, "trip": i == 5} for i in range(20)]))
+    assert [isinstance(result, ScorewireError) for result in results] == [i == 5 for i in range(20)]
+    assert running.refs["p"].is_alive()
+
+
+def test_a_leaving_actor_finishes_what_it_has_and_its_callers_move_on(small: Any) -> None:
+    running = small(scorers=2)
+    results: list[Any] = []
+    stream = running.client.score_many(({"id": i, "a": i} for i in range(3000)), window=50)
+    for number, result in enumerate(stream):
+        results.append(result)
+        if number == 500:
+            running.refs["s0"].stop(block=False)
+    assert all(isinstance(result, Answer) for result in results)
+    assert len(results) == 3000
