@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,9 @@ from actors.launcher import watch_parent
 from governance.database import connect, migrate
 from governance.membership import members
 from transport.client import Client, ScorewireError
+
+#: Seconds that `score` waits for nodes that are starting.
+_NODES_S = 30.0
 
 ROLES = ("preprocessor", "scorer")
 
@@ -185,12 +189,17 @@ def _count(file: Path) -> int:
 
 
 def _preprocessors(settings: Settings) -> list[str]:
+    """Find the preprocessors in the database; wait for one for a while, since nodes may just be starting."""
+    give_up_at = time.monotonic() + _NODES_S
     with connect(settings.dsn) as connection:
-        found = [m for m in members(connection, settings.environment) if m.role == "preprocessor"]
-    endpoints = [endpoint for member in found for endpoint in member.endpoints]
-    if not endpoints:
-        raise _fail(f"no preprocessor of {settings.environment} is up: start nodes with `run.py up`")
-    return endpoints
+        while True:
+            nodes = members(connection, settings.environment)
+            found = [e for node in nodes if node.role == "preprocessor" for e in node.endpoints]
+            if found:
+                return found
+            if time.monotonic() > give_up_at:
+                raise _fail(f"no preprocessor of {settings.environment} is up: start nodes with `run.py up`")
+            time.sleep(0.1)
 
 
 def _progress() -> Progress:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +22,7 @@ from rich.table import Table
 from governance import artifacts
 from governance.database import Connection, connect
 from governance.database import migrate as apply_migrations
+from governance.embedded import EmbeddedPostgres
 from governance.errors import GovernanceError
 from governance.membership import Member, members
 from governance.releases import PREPARE_S, Release, current_release
@@ -41,6 +45,7 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
     """Add this room's sub-commands to the front door."""
     commands = _Commands(locate)
     for command in (
+        commands.postgres,
         commands.migrate,
         commands.register,
         commands.promote,
@@ -53,6 +58,23 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
 class _Commands:
     def __init__(self, locate: Locate) -> None:
         self._locate = locate
+
+    def postgres(
+        self,
+        directory: Annotated[Path, typer.Argument(help="Where its data live; made if it is missing.")],
+    ) -> None:
+        """Run a PostgreSQL of its own in the foreground, to try things where no server is at hand.
+
+        Prints the line that scorewire.toml needs. Ctrl-C or SIGTERM stops it; its data stay.
+        """
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        with _failing_plainly(), EmbeddedPostgres(directory) as server:
+            typer.echo(f'dsn = "{server.dsn}"')
+            sys.stdout.flush()
+            while not stop.wait(1.0):  # with a limit, so that Python runs its signal handlers
+                pass
 
     def migrate(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """Bring the database's schema up to date. Safe to run at any time, and from anywhere at once."""

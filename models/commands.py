@@ -14,6 +14,7 @@ from rich.table import Table
 
 from models.bundle import Bundle, open_bundle
 from models.errors import ModelError
+from models.spec import load_spec
 
 app = typer.Typer(help="Models as bundle files: import, inspect, verify.", no_args_is_help=True)
 
@@ -25,9 +26,9 @@ FileArgument = Annotated[Path, typer.Argument(help="A bundle file.")]
 def import_(
     source: Annotated[Path, typer.Argument(help="A LightGBM text model (.txt), or a .joblib or .pkl file.")],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
-    features: Annotated[
-        str | None,
-        typer.Option(help="Names of the features, separated by commas.", show_default="the model's own"),
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="The feature spec that names its features.", show_default="its own names"),
     ] = None,
     trained_at: Annotated[str, typer.Option(help="When it was trained, ISO 8601 in UTC.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")] = None,
@@ -46,8 +47,8 @@ def import_(
 
     model = _load(source, trust_pickle=trust_pickle)
     notes = dict(pair.partition("=")[::2] for pair in note or [])
-    names = features.split(",") if features else None
     try:
+        names = load_spec(spec).feature_names if spec else None
         bundle = import_model(model, out, feature_names=names, trained_at=trained_at, notes=notes)
     except (ModelError, OSError) as error:
         _fail(str(error))

@@ -44,7 +44,17 @@ def test_the_stream_has_the_same_schema() -> None:
 
 def test_payments_are_written_to_files(tmp_path: Path) -> None:
     out, labels = tmp_path / "payments.jsonl", tmp_path / "labels.csv"
-    command = [sys.executable, "-m", "examples.card_payments", "--n", "50", "--out", out, "--labels", labels]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "examples.card_payments",
+        "--n",
+        "50",
+        "--out",
+        out,
+        "--labels",
+        labels,
+    ]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "50 payments" in said
     payments = [json.loads(line) for line in out.read_text().splitlines()]

@@ -1,0 +1,81 @@
+"""The demo, as a new user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A place for the demo's files, to see afterwards whether any is left."""
+    with tempfile.TemporaryDirectory(prefix="scorewire-test-") as directory:
+        yield Path(directory)
+
+
+def start_demo(temporary: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "run.py", "demo", *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def left_behind(temporary: Path) -> list[str]:
+    processes = [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if process.info["cmdline"] and str(temporary) in " ".join(process.info["cmdline"])
+    ]
+    return [*processes, *(str(file) for file in temporary.iterdir())]
+
+
+@pytest.mark.timeout(180)
+def test_the_demo_ends_with_its_facts_and_leaves_nothing_behind(temporary: Path) -> None:
+    demo = start_demo(temporary, "--json", "--seconds", "6", "--rate", "100")
+    out, err = demo.communicate(timeout=170)
+    assert demo.returncode == 0, err
+    facts = json.loads(out)
+    expected = "transactions failed mismatched p50_ms p99_ms p999_ms swap_ms killed releases"
+    assert list(facts) == expected.split()
+    assert facts["transactions"] >= 590
+    assert (facts["failed"], facts["mismatched"]) == (0, 0)
+    assert 0 < facts["p50_ms"] <= facts["p99_ms"] <= facts["p999_ms"]
+    assert facts["swap_ms"] > 0
+    assert facts["killed"].startswith("scorer")
+    assert set(facts["releases"]) == {"1", "2"}
+    assert sum(facts["releases"].values()) == facts["transactions"]
+    assert not left_behind(temporary)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("starting 2 preprocessors", signal.SIGINT), ("killed", signal.SIGINT), ("registered", signal.SIGTERM)],
+)
+def test_an_interrupt_stops_everything_and_leaves_nothing_behind(
+    temporary: Path, moment: str, number: signal.Signals
+) -> None:
+    demo = start_demo(temporary, "--json", "--seconds", "9", "--rate", "50")
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if moment in line:
+            break
+    demo.send_signal(number)
+    demo.communicate(timeout=60)
+    assert demo.returncode not in (0, None)
+    assert not left_behind(temporary)

@@ -1,0 +1,86 @@
+"""The documents: their commands run, and they speak of what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.timeout(300)
+def test_the_commands_of_the_quickstart_run_in_their_order() -> None:
+    # Not pytest's own directory: as root, the quickstart's PostgreSQL runs as another user.
+    work = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    try:
+        shutil.copytree(ROOT / "examples", work / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        (work / "run.py").symlink_to(ROOT / "run.py")
+        script = "set -euxm\n" + "".join(blocks("docs/quickstart.md"))
+        python = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        own = {"SCOREWIRE_PREPROCESSOR__PORT": "0", "SCOREWIRE_CACHE": str(work / "cache")}
+        own["SCOREWIRE_LOGS"] = str(work / "logs")
+        environment = {**os.environ, **python, **own}
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers = [json.loads(line) for line in (work / "answers.jsonl").read_text().splitlines()]
+        assert len(answers) == 20_000
+        assert all(set(answer["scores"]) == {"0", "1"} for answer in answers)
+        left = subprocess.run(["pgrep", "-f", str(work)], capture_output=True, text=True, check=False).stdout
+        assert not left, left
+    finally:
+        shutil.rmtree(work)
+
+
+def commands_in(document: str) -> set[str]:
+    return set(re.findall(r"run\.py ((?:model )?[a-z]+)", (ROOT / document).read_text()))
+
+
+@pytest.mark.parametrize("document", ["README.md", *DOCUMENTS])
+def test_every_command_that_a_document_names_has_a_help_worth_reading(document: str) -> None:
+    for command in sorted(commands_in(document)):
+        done = subprocess.run(
+            [sys.executable, "run.py", *command.split(), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert len(done.stdout) > 300, command
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", *DOCUMENTS])
+def test_links_and_paths_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+    for path in re.findall(r"`((?:tests|docs|examples|benchmarks|deploy)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_example_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from actors.config import load_settings
+
+    monkeypatch.delenv("SCOREWIRE_DSN", raising=False)
+    settings = load_settings(ROOT / "deploy" / "scorewire.toml")
+    assert (settings.environment, settings.preprocessor.port) == ("production", 7301)
