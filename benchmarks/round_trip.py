@@ -24,7 +24,7 @@ from sklearn.ensemble import RandomForestClassifier
 from actors.config import Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
-from examples.demo import promote_and_wait, register_file, wait_for_nodes
+from examples.operations import promote_and_wait, register_file, wait_for_nodes
 from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
 from models.importers import import_model

@@ -29,12 +29,9 @@ from rich.table import Table
 from actors.config import Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
-from governance.artifacts import Kind, register
-from governance.database import connect, migrate
+from examples.operations import promote_and_wait, register_file, wait_for_nodes
+from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
-from governance.membership import members
-from governance.releases import promote
-from governance.rollouts import wait_settled, wait_taken_up
 from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
 from transport.client import Answer, AsyncClient, ScorewireError
@@ -42,8 +39,6 @@ from transport.client import Answer, AsyncClient, ScorewireError
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
-BY = "demo"
-START_S = 60.0
 #: Within so many units in the last place a score is the library's: 0 where only additions are made, 1
 #: where an exponential is, since libraries of mathematics differ there.
 ULPS = {"scikit-learn": 0, "lightgbm": 1}
@@ -138,7 +133,6 @@ def demo(
 def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
     """Run the whole demo; return its summary."""
     with ExitStack() as stack:
-        # Not in a private directory: PostgreSQL refuses root and runs as another user, who must get in.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-demo-")))
         narrator.say("starting PostgreSQL")
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
@@ -273,36 +267,6 @@ def _candidates(
             f"registered {title}: {bundle.meta.n_trees} trees, {bundle.meta.n_nodes} nodes, {digest[:12]}"
         )
     return found[0], found[1]
-
-
-def register_file(settings: Settings, path: Path, kind: Kind, name: str) -> str:
-    """Register a file; return its digest."""
-    with connect(settings.dsn) as connection:
-        digest: str = register(connection, path, kind=kind, name=name, by=BY, notes={}).digest
-    return digest
-
-
-def wait_for_nodes(settings: Settings) -> list[str]:
-    """Wait until every node has joined; return the preprocessors' addresses."""
-    expected = settings.preprocessor.nodes + settings.scorer.nodes
-    give_up_at = time.monotonic() + START_S
-    with connect(settings.dsn) as connection:
-        while len(found := members(connection, settings.environment)) < expected:
-            if time.monotonic() > give_up_at:
-                raise RuntimeError(f"only {len(found)} of {expected} nodes came up: see {settings.logs}")
-            time.sleep(0.05)
-    return [endpoint for member in found if member.role == "preprocessor" for endpoint in member.endpoints]
-
-
-def promote_and_wait(settings: Settings, stages: dict[str, str]) -> float:
-    """Promote, and wait until the last node acts on it; return how many ms that took."""
-    with connect(settings.dsn) as connection:
-        rollout = promote(connection, environment=settings.environment, stages=stages, by=BY)
-        settled = wait_settled(connection, rollout.id, timeout_s=START_S)
-        taken_up_ms = wait_taken_up(connection, settled)
-    if taken_up_ms is None:
-        raise RuntimeError(f"release {settled.release.number} is {settled.state}: {settled.reason}")
-    return taken_up_ms
 
 
 def _mismatches(traffic: Traffic, spec: FeatureSpec, models: Mapping[str, Candidate]) -> int:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from examples.card_payments import PAYMENT_SPEC, simulate
+from governance.database import migrate
+from governance.embedded import EmbeddedPostgres
 from models.importers import import_model
 from models.spec import load_spec
+from tests.acceptance.conftest import start_system
 from transport.client import Answer, Client
 
 
@@ -162,6 +167,24 @@ def test_a_model_that_does_not_fit_its_features_is_refused_and_production_keeps_
     assert served.promote(model=served.digests["forest-1"]).state == "active"
 
 
+def test_a_model_that_scores_otherwise_here_is_refused_by_its_golden_vectors(
+    served: Any, models: list[Path], directory: Path
+) -> None:
+    # Given a bundle that is sound in structure, and whose first tree splits elsewhere
+    data = bytearray(models[0].read_bytes())
+    lines = 8 + int.from_bytes(data[:8], "little")
+    threshold = np.frombuffer(data, np.float32, 8, lines)
+    threshold += 1000.0
+    path = directory / "bent.bundle"
+    path.write_bytes(data)
+    # When it is promoted
+    settled = served.promote(model=served.register(path, "bundle", "bent"))
+    # Then nodes refuse it, and say why
+    assert settled.state == "abandoned"
+    assert "golden vector" in settled.reason
+    assert served.promote(model=served.digests["forest-1"]).state == "active"
+
+
 def test_nodes_serve_on_while_postgres_is_away_and_take_up_changes_when_it_is_back(
     served: Any, payments: list[dict[str, Any]], wait_until: Any
 ) -> None:
@@ -184,3 +207,31 @@ def test_no_node_loads_a_training_library(served: Any) -> None:
     for node, pid in served.host.pids().items():
         mapped = {Path(m.path).name for m in psutil.Process(pid).memory_maps() if m.path}
         assert not [name for name in mapped if "lightgbm" in name or name.startswith("_tree.")], node
+
+
+def test_nodes_that_start_without_postgres_wait_say_so_and_serve_when_it_is_there(
+    models: list[Path], payments: list[dict[str, Any]], wait_until: Any
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="scorewire-test-") as name,
+        EmbeddedPostgres(Path(name) / "postgres") as postgres,
+    ):
+        migrate(postgres.dsn)
+        postgres.kill()
+        system = start_system(Path(name), postgres, preprocessors=1, scorers=1)
+        try:
+            wait_until(
+                lambda: all("waiting for the database" in system.log(node) for node in system.host.pids()),
+                "both nodes say so",
+            )
+            assert set(system.host.restarts().values()) == {0}
+            postgres.start()
+            system.register(PAYMENT_SPEC, "feature_spec", "card-payments")
+            system.register(models[0], "bundle", "forest")
+            system.wait_for_nodes()
+            settled = system.promote(features="card-payments", model="forest")
+            assert settled.state == "active"
+            with Client(system.addresses(), deadline=30.0) as client:
+                assert client.score(payments[0]).trace.release == settled.release.number
+        finally:
+            system.host.stop()
