@@ -7,6 +7,7 @@ with the release in hand.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 BEAT_S = 1.0
 #: Seconds until a release that could not be loaded is tried again.
 RETRY_S = 2.0
+#: Seconds until the loader is asked again for a release of which it said nothing: it may have died.
+ASK_AGAIN_S = 60.0
 
 
 class _Watch:
@@ -71,7 +74,8 @@ class _Watch:
                 return False
             try:
                 work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
+                # Whatever it is, a schema that is gone included: this node serves on with what it holds.
                 logger.warning("the database did not take a word of this node: %s", error)
                 return False
         return True
@@ -125,7 +129,7 @@ class GovernorActor(MailboxActor):
         self._state = state
         self._peers = peers
         self._view: View | None = None
-        self._asked: set[int] = set()
+        self._asked: dict[int, float] = {}
         self._acknowledged: set[int] = set()
         self._failed: dict[int, tuple[str, float]] = {}
         self._joined = False
@@ -183,11 +187,12 @@ class GovernorActor(MailboxActor):
         now = time.monotonic()
         for release in _wanted(view):
             number = release.number
-            if number in self._state.holdings.releases or number in self._asked:
+            tried_at = self._asked.get(number, -math.inf)
+            if number in self._state.holdings.releases or tried_at > now - ASK_AGAIN_S:
                 continue
             if self._failed.get(number, ("", 0.0))[1] > now:
                 continue
-            self._asked.add(number)
+            self._asked[number] = now
             self._peers.loader().tell(Load(release))
 
     def _adopt(self, view: View) -> None:
@@ -223,7 +228,7 @@ class GovernorActor(MailboxActor):
 
     def _take_loaded(self, message: LoadDone) -> None:
         number = message.loaded.release
-        self._asked.discard(number)
+        self._asked.pop(number, None)
         self._failed.pop(number, None)
         held = self._state.holdings
         releases = MappingProxyType({**held.releases, number: message.loaded})
@@ -231,7 +236,7 @@ class GovernorActor(MailboxActor):
         self._settle_view()
 
     def _take_failure(self, message: LoadFailed) -> None:
-        self._asked.discard(message.release)
+        self._asked.pop(message.release, None)
         reason = "" if message.transient else message.reason
         self._failed[message.release] = (reason, time.monotonic() + RETRY_S)
         logger.error("release %d is not prepared here: %s", message.release, message.reason)

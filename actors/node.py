@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +112,9 @@ class Node:
         return GovernorActor.start(self._settings.dsn, self._state, peers)
 
     def _report(self, outcome: LoadDone | LoadFailed) -> None:
-        self._alive["governor"].tell(outcome)
+        # A governance actor that is just being replaced asks again for what it misses.
+        with contextlib.suppress(pykka.ActorDeadError):
+            self._alive["governor"].tell(outcome)
 
     def _serving_refs(self) -> list[pykka.ActorRef[Any]]:
         return [ref for name, ref in self._alive.items() if name in self._state.endpoints and ref.is_alive()]

@@ -31,7 +31,8 @@ class Channel:
         self._pid = os.getpid()
         self._jobs: deque[Callable[[Pool], None]] = deque()
         self._closing = False
-        self._close_lock = threading.Lock()
+        # Held while a job is handed over, so that none comes after the last look for jobs.
+        self._lock = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._loop = Loop()
         self._pool = Pool(self._loop, self._context, endpoints)
@@ -59,30 +60,38 @@ class Channel:
 
     def close(self) -> None:
         """Fail what is under way with ClosedError and end the thread. Closing twice is harmless."""
-        with self._close_lock:
-            if self._closing or self._pid != os.getpid():
-                return
+        if self._pid != os.getpid():
+            return
+        with self._lock:
             self._closing = True
         self._loop.wake()
         self._thread.join(_JOIN_S)
 
     def _post(self, job: Callable[[Pool], None]) -> None:
-        if self._closing:
-            raise ClosedError("this client is closed: make a new one")
         if self._pid != os.getpid():
             raise ClosedError("a client does not survive a fork: make it in the process that uses it")
-        self._jobs.append(job)
+        with self._lock:
+            if self._closing:
+                raise ClosedError("this client is closed: make a new one")
+            self._jobs.append(job)
         self._loop.wake()
 
     def _run(self) -> None:
-        while not self._closing:
-            self._loop.sleep_ahead()
-            for source in self._loop.wait(block=not self._jobs and not self._closing):
-                source.pump()
-            while self._jobs:
-                self._jobs.popleft()(self._pool)
+        try:
+            while not self._closing:
+                self._loop.sleep_ahead()
+                for source in self._loop.wait(block=not self._jobs and not self._closing):
+                    source.pump()
+                self._do_jobs()
+        finally:
+            # Whatever ended it, nobody waits in vain.
+            with self._lock:
+                self._closing = True
+            self._do_jobs()
+            self._pool.close()
+            self._loop.close()
+            self._context.term()
+
+    def _do_jobs(self) -> None:
         while self._jobs:
             self._jobs.popleft()(self._pool)
-        self._pool.close()
-        self._loop.close()
-        self._context.term()

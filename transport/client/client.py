@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -219,8 +220,8 @@ class AsyncClient(_Base):
         future: asyncio.Future[bytes] = loop.create_future()
 
         def done(outcome: bytes | Exception) -> None:
-            # The event loop may be gone by then: whoever closed it waits for no answer.
-            if not loop.is_closed():
+            # The event loop may be closed by then: whoever closed it waits for no answer.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle_future, future, outcome)
 
         self._submit(transaction, deadline, release, done)
