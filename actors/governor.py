@@ -54,12 +54,15 @@ class _Watch:
         self._on_view = on_view
         self._fd: int | None = None
         self._told = ""
+        # A hint that came while a statement ran was read with its result: the descriptor tells of it no more.
+        self._look_for_hints = False
         loop.add(self)
 
     def due(self) -> float:
-        return self._watcher.due()
+        return 0.0 if self._look_for_hints else self._watcher.due()
 
     def pump(self) -> None:
+        self._look_for_hints = False
         with self._unwatched():
             view = self._watcher.pump()
         self._tell_of_loss()
@@ -68,6 +71,7 @@ class _Watch:
 
     def do(self, work: Callable[[psycopg.Connection[Any]], Any]) -> bool:
         """Do some work in the database; False if it is away, which the watcher then finds and mends."""
+        self._look_for_hints = True
         with self._unwatched():
             connection = self._watcher.connection
             if connection is None:

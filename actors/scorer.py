@@ -36,7 +36,8 @@ class ScorerActor(ServingActor):
         """Score a batch. A request at fault is refused alone.
 
         An error that nobody foresaw fails the requests that it touched, so that they are answered
-        elsewhere at once, and then this actor, so that its supervisor starts a clean one.
+        elsewhere at once, and then this actor, so that its supervisor starts a clean one. It stops to listen
+        there and then: a request that came to a dying actor would count one more failure against itself.
         """
         by_release: dict[int, list[tuple[Request, bytes]]] = defaultdict(list)
         for request in self.listener.drop_late(requests):
@@ -51,6 +52,7 @@ class ScorerActor(ServingActor):
             except Exception as error:
                 for request, _ in rows:
                     self.listener.fail(request, error)
+                self.listener.close()
                 raise
 
     def _score_release(self, number: int, rows: list[tuple[Request, bytes]]) -> None:

@@ -166,7 +166,7 @@ class Listener:
         return asdict(self.stats)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening. Closing twice is harmless."""
         self._loop.remove(self)
         self._socket.close(0)
 

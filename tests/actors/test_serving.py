@@ -211,7 +211,7 @@ def test_a_request_that_breaks_every_scorer_is_given_up_and_the_next_one_works(
     running = small(scorers=2)
     for state in running.scorers:
         break_scorer(state, loaded, 2)
-    with pytest.raises(NodeFailedError, match="nobody foresaw"):
+    with pytest.raises(NodeFailedError, match="nodes in turn failed"):
         running.client.score({"a": 1})
     assert isinstance(running.client.score({"a": 1}), Answer)
 
