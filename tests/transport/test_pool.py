@@ -233,6 +233,19 @@ def test_a_request_that_fails_node_after_node_is_given_up(call: Any, processes: 
     assert echoed(caller.answers(1)[0][1]) == "2"
 
 
+def test_a_beat_that_is_read_after_its_connection_was_lost_brings_no_member_back(
+    call: Any, processes: Processes
+) -> None:
+    node = processes()
+    caller = call(node.endpoint)
+    caller.serve(lambda: caller.is_ready(node.endpoint))
+    node.kill()
+    caller.serve(lambda: caller.state(node.endpoint) == "silent")
+    member = caller.pool._members[node.endpoint]
+    caller.pool._take(member, wire.pack_header(Kind.PONG, 0) + wire.pack_body({"state": "ready"}))
+    assert caller.state(node.endpoint) == "silent"
+
+
 def test_goodbye_and_not_ready_move_callers_on_and_what_is_under_way_is_still_answered(
     call: Any, threads: Threads
 ) -> None:

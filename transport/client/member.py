@@ -71,6 +71,8 @@ class Member:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self.endpoint = endpoint
         self.state = State.UNKNOWN
+        # What a dead connection had delivered is read after its end is: a beat among it proves nothing.
+        self.connected = False
         self.held: dict[int, tuple[Request, float]] = {}
         self.latency_s = 0.0
         self._unanswered_beats = 0
@@ -117,7 +119,8 @@ class Member:
         """Read what happened to the connection: True for made, False for lost."""
         while self.monitor.poll(0):
             event = recv_monitor_message(self.monitor)
-            yield event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            yield self.connected
 
     def beat(self) -> int:
         """Count the beats that went unanswered, and send the next one.

@@ -242,6 +242,8 @@ class Pool:
 
     def _turn(self, member: Member, state: State) -> None:
         """Note what a member says of itself, and hand a member that became ready what waits."""
+        if not member.connected:
+            return
         became_ready = state is State.READY and member.state is not State.READY
         member.state = state
         if became_ready:
