@@ -61,9 +61,7 @@ class Node:
         return code
 
     def _children(self) -> list[ChildSpec]:
-        """Serving actors first, the governance actor last: stopped in reverse, a node leaves the
-        membership before it stops to serve.
-        """  # noqa: D205 - one thought
+        """Name the children; in reverse, a node leaves the membership before it stops to serve."""
         serving = [self._spec(name, start) for name, start in self._serving().items()]
         return [
             *serving,

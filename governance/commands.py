@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import psycopg
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from governance import artifacts
@@ -251,5 +252,5 @@ def _say(facts: dict[str, Any], sentence: str, *, as_json: bool) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False)
     raise typer.Exit(2)

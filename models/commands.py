@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from models.bundle import Bundle, open_bundle
@@ -49,7 +49,8 @@ def import_(
     notes = dict(pair.partition("=")[::2] for pair in note or [])
     try:
         names = load_spec(spec).feature_names if spec else None
-        bundle = import_model(model, out, feature_names=names, trained_at=trained_at, notes=notes)
+        with Console(stderr=True).status(f"importing {source}, and comparing it with its source"):
+            bundle = import_model(model, out, feature_names=names, trained_at=trained_at, notes=notes)
     except (ModelError, OSError) as error:
         _fail(str(error))
     _show(bundle, as_json=as_json)
@@ -100,13 +101,13 @@ def _load(source: Path, *, trust_pickle: bool) -> Any:
             f"{source} is not loaded: a {source.suffix} file runs whatever code its maker put into it. "
             "If you trust its maker as you trust your own code, say --trust-pickle",
         )
-    Console(stderr=True).print(f"[bold red]loading {source} runs the code that is in it[/]")
+    Console(stderr=True).print(f"[bold red]loading {escape(str(source))} runs the code that is in it[/]")
     import joblib  # noqa: PLC0415 - comes with scikit-learn
 
     try:
         return joblib.load(source)
-    except (pickle.UnpicklingError, EOFError, ValueError, ImportError, AttributeError) as error:
-        _fail(f"{source} cannot be loaded: {error}; was it made with other library versions?")
+    except Exception as error:  # noqa: BLE001 - it runs somebody's code, which may raise anything
+        _fail(f"{source} cannot be loaded: {error!r}; was it made with other library versions?")
 
 
 def _open(file: Path, digest: str | None) -> Bundle:
@@ -139,5 +140,5 @@ def _print(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False)
     raise typer.Exit(2)
