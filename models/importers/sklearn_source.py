@@ -42,6 +42,7 @@ def take_apart(model: Any) -> Source:
     if len(set(outputs)) != len(outputs):
         raise ImportRefusedError(f"the classes {outputs} (classes_) cannot be told apart by name")
     names = getattr(model, "feature_names_in_", None)
+    predict = _predictor(model, classifier=classifier)
     meta = BundleMeta(
         task="classifier" if classifier else "regressor",
         library="scikit-learn",
@@ -52,12 +53,11 @@ def take_apart(model: Any) -> Source:
         input_dtype="float32",
         divisor=len(model.estimators_),
         raw_divided=True,
-        allows_missing=_allows_missing(model),
+        allows_missing=_allows_missing(predict, model.n_features_in_),
         n_raw=len(outputs),
         n_trees=len(model.estimators_),
         n_nodes=sum(int(tree.tree_.node_count) for tree in model.estimators_),
     )
-    predict = _predictor(model, classifier=classifier)
     trees = [_tree(estimator.tree_) for estimator in model.estimators_]
     none = np.zeros(0, np.uint32)
     return Source(meta, trees, none, np.zeros(model.n_features_in_, np.uint8), predict, predict)
@@ -67,12 +67,12 @@ def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"f{number}" for number in range(count))
 
 
-def _allows_missing(model: Any) -> bool:
-    """Ask the model itself whether it takes NaN: that depends on its criterion and constraints."""
-    row = np.zeros((1, model.n_features_in_), np.float32)
+def _allows_missing(predict: Callable[[Rows], Scores], n_features: int) -> bool:
+    """Ask the model itself whether it takes NaN: that depends on its version, criterion and constraints."""
+    row = np.zeros((1, n_features), np.float32)
     row[0, 0] = np.nan
     try:
-        _predictor(model, classifier=False)(row)
+        predict(row)
     except ValueError:
         return False
     return True

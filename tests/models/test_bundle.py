@@ -244,6 +244,12 @@ def test_what_cannot_be_carried_is_refused_by_name(tmp_path: Path) -> None:
     ranking = lightgbm.train(
         {"objective": "cross_entropy_lambda", "verbosity": -1}, lightgbm.Dataset(x, y), 2
     )
+    common = {"verbosity": -1, "num_leaves": 4}
+    first = lightgbm.train(
+        {"objective": "binary", **common}, lightgbm.Dataset(training_data(missing=True)[0], y), 3
+    )
+    mixed = lightgbm.train({"objective": "binary", **common}, lightgbm.Dataset(x, y), 9, init_model=first)
+    own = lightgbm.LGBMRegressor(n_estimators=2, objective=lambda t, p: (p - t, np.ones_like(p)), **common)
     for model, what in (
         (GradientBoostingClassifier(n_estimators=2).fit(x, y), "GradientBoostingClassifier"),
         (RandomForestClassifier(2), "not fitted"),
@@ -251,6 +257,8 @@ def test_what_cannot_be_carried_is_refused_by_name(tmp_path: Path) -> None:
         (linear, "linear_tree"),
         (ranking, "cross_entropy_lambda"),
         (object(), "object"),
+        (mixed, "missing_type"),
+        (own.fit(x, y), "custom objective"),
     ):
         with pytest.raises(ImportRefusedError, match=what):
             import_model(model, tmp_path / "m.bundle")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +64,42 @@ def test_lightgbm_scores_to_the_bit_and_its_outputs_within_an_ulp(
     assert forest.raw(rows).tobytes() == booster.predict(rows, raw_score=True).tobytes()
     expected = booster.predict(rows).reshape(len(rows), -1)
     assert np.all(np.abs(forest.predict(rows) - expected) <= np.spacing(np.abs(expected)))
+
+
+def test_labels_of_any_kind_weights_and_missing_values_go_together(tmp_path: Path) -> None:
+    x, y = training_data(missing=True)
+    weights = np.random.default_rng(2).random(len(y))
+    for labels in (np.array(["ok", "fraud"])[y], y.astype(bool), y * 10 - 5):
+        model = RandomForestClassifier(9, class_weight="balanced", random_state=0).fit(x, labels, weights)
+        bundle = import_model(model, tmp_path / "m.bundle")
+        assert bundle.meta.outputs == tuple(map(str, model.classes_))
+        rows = odd_rows(thresholds_of(bundle), 300, infinite=False, missing=True)
+        assert Forest(bundle).predict(rows).tobytes() == sklearn_scores(model, rows).tobytes()
+
+
+def test_lightgbms_own_estimators_are_carried_with_their_labels(tmp_path: Path) -> None:
+    x, y = training_data(missing=True)
+    labels = np.array(["fraud", "ok"])[y]
+    model = lightgbm.LGBMClassifier(n_estimators=30, verbosity=-1, monotone_constraints=[1, 0, 0, 0, 0, -1])
+    bundle = import_model(model.fit(x, labels), tmp_path / "m.bundle")
+    assert bundle.meta.outputs == ("ok",)
+    rows = odd_rows(thresholds_of(bundle), 300, infinite=False, missing=True)
+    expected = model.predict_proba(rows)[:, 1]
+    assert np.all(np.abs(Forest(bundle).predict(rows)[:, 0] - expected) <= np.spacing(expected))
+
+
+def test_a_booster_is_carried_at_its_best_iteration(tmp_path: Path) -> None:
+    x, y = training_data(missing=True)
+    data = lightgbm.Dataset(x[:1000], y[:1000])
+    later = lightgbm.Dataset(x[1000:], y[1000:], reference=data)
+    stop = lightgbm.early_stopping(3, verbose=False)
+    params = {"objective": "binary", "verbosity": -1}
+    booster = lightgbm.train(params, data, 300, valid_sets=[later], callbacks=[stop])
+    assert 0 < booster.best_iteration < booster.num_trees()
+    bundle = import_model(booster, tmp_path / "m.bundle")
+    assert bundle.meta.n_trees == booster.best_iteration
+    rows = odd_rows(thresholds_of(bundle), 300, infinite=True, missing=True)
+    assert Forest(bundle).raw(rows).tobytes() == booster.predict(rows, raw_score=True).tobytes()
 
 
 def test_a_batch_scores_each_row_as_if_it_were_alone(bundle: Any) -> None:
