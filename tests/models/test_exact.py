@@ -94,7 +94,8 @@ def test_a_booster_is_carried_at_its_best_iteration(tmp_path: Path) -> None:
     later = lightgbm.Dataset(x[1000:], y[1000:], reference=data)
     stop = lightgbm.early_stopping(3, verbose=False)
     params = {"objective": "binary", "verbosity": -1}
-    booster = lightgbm.train(params, data, 300, valid_sets=[later], callbacks=[stop])
+    options: dict[str, Any] = {"valid_sets": [later], "callbacks": [stop], "keep_training_booster": True}
+    booster = lightgbm.train(params, data, 300, **options)
     assert 0 < booster.best_iteration < booster.num_trees()
     bundle = import_model(booster, tmp_path / "m.bundle")
     assert bundle.meta.n_trees == booster.best_iteration
