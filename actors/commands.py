@@ -70,7 +70,7 @@ def up(config: ConfigOption = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Host(settings, config or DEFAULT_FILE).run_until(stop)
+    Host(settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)).run_until(stop)
 
 
 def node(

@@ -20,10 +20,10 @@ class Host:
 
     Args:
         settings: how many there are of each role.
-        config: the configuration file that they read.
+        config: the configuration file that they read; None where variables say it all.
     """
 
-    def __init__(self, settings: Settings, config: Path) -> None:
+    def __init__(self, settings: Settings, config: Path | None) -> None:
         self._launcher = Launcher(_specs(settings, config), settings.logs.expanduser())
 
     def start(self) -> None:
@@ -61,8 +61,9 @@ class Host:
         self.stop()
 
 
-def _specs(settings: Settings, config: Path) -> list[ProcessSpec]:
+def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
     """Scorers first: a preprocessor is of use only when it has somebody to ask."""
+    named = (f"--config={config.resolve()}",) if config else ()
     wanted = {"scorer": settings.scorer.nodes, "preprocessor": settings.preprocessor.nodes}
     return [
         ProcessSpec(
@@ -73,7 +74,7 @@ def _specs(settings: Settings, config: Path) -> list[ProcessSpec]:
                 "node",
                 role,
                 f"--index={index}",
-                f"--config={config.resolve()}",
+                *named,
                 f"--parent-fd={PARENT_FD}",
             ),
         )

@@ -53,17 +53,16 @@ class PreprocessorActor(ServingActor):
     def on_start(self) -> None:
         """Reach the scorers that are known, then listen."""
         self.pool = Pool(self.loop, self.context, self.state.scorers)
-        super().on_start()
+        try:
+            super().on_start()
+        except BaseException:
+            self.pool.close()
+            raise
 
-    def on_stop(self) -> None:
-        """Leave as every serving actor does, then let the scorers go."""
-        super().on_stop()
+    def close(self) -> None:
+        """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
         self.pool.close()
-
-    def on_failure(self, *_: object) -> None:
-        """Free all sockets."""
-        self.pool.close()
-        super().on_failure()
+        super().close()
 
     def on_receive(self, message: Any) -> Any:
         """Take a change of the scorers; leave all else to the base."""

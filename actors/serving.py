@@ -101,17 +101,21 @@ class ServingActor(MailboxActor):
         return 0
 
     def on_stop(self) -> None:
-        """Say goodbye, finish what is under way, and stop listening."""
+        """Say goodbye, finish what is under way, and close the sockets."""
         self.listener.say_goodbye()
         began = time.monotonic()
         finish_by = began + FINISH_S
         while (now := time.monotonic()) < finish_by and (now < began + LEAVE_S or self.in_flight()):
             for source in self.loop.wait(block=False) or self._pause():
                 source.pump()
-        self.listener.close()
+        self.close()
 
     def on_failure(self, *_: object) -> None:
         """Free the endpoint for the actor that takes this one's place."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets."""
         self.listener.close()
 
     def _listen(self, give_up_at: float) -> Listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,3 +180,13 @@ def test_a_terminals_interrupt_reaches_the_launcher_alone(
     running = launch(spec("a", WAIT, PARENT_FD))
     wait_until(is_up(tmp_path, "a"))
     assert os.getsid(running.pids()["a"]) != os.getsid(0)
+
+
+def test_a_node_whose_address_is_taken_ends_with_boot_failed_and_says_why(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = tmp_path / "scorewire.toml"
+        config.write_text(f'dsn = "host=/nowhere"\n[preprocessor]\nport = {taken.getsockname()[1]}\n')
+        command = [sys.executable, "run.py", "node", "preprocessor", f"--config={config}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == BOOT_FAILED
+    assert "is another node there?" in done.stderr

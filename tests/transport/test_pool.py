@@ -178,6 +178,15 @@ def test_expired_requests_leave_nothing_behind(call: Any, threads: Threads) -> N
     assert not caller.pool._deadlines
 
 
+def test_answered_requests_with_long_deadlines_do_not_pile_up(call: Any, threads: Threads) -> None:
+    caller = call(threads().endpoint)
+    for _ in range(20):
+        for number in range(500):
+            caller.ask(number, deadline_s=3600)
+        caller.answers(500)
+    assert len(caller.pool._deadlines) < 3000
+
+
 def test_no_node_at_all_is_named(call: Any) -> None:
     caller = call("tcp://127.0.0.1:9")
     caller.ask(1, deadline_s=0.1)

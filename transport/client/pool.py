@@ -43,6 +43,8 @@ MISSES = 3
 MAX_FAILURES = 3
 #: Requests under way beyond which a caller is told `overloaded`.
 MAX_IN_FLIGHT = 50_000
+#: Answered requests that may wait for their deadline before they are let go.
+_DEADLINES_KEPT = 1_000
 
 
 @dataclass(slots=True)
@@ -118,6 +120,8 @@ class Pool:
             return
         self._in_flight += 1
         heapq.heappush(self._deadlines, (deadline, next(self._ids), request))
+        if len(self._deadlines) > 2 * self._in_flight + _DEADLINES_KEPT:
+            self._forget_finished()
         self._ask(request)
 
     def due(self) -> float:
@@ -125,6 +129,11 @@ class Pool:
         while self._deadlines and self._deadlines[0][2].finished:
             heapq.heappop(self._deadlines)
         return min(self._next_beat, self._deadlines[0][0]) if self._deadlines else self._next_beat
+
+    def _forget_finished(self) -> None:
+        """Let go of answered requests: with long deadlines they would pile up until those have passed."""
+        self._deadlines = [entry for entry in self._deadlines if not entry[2].finished]
+        heapq.heapify(self._deadlines)
 
     def pump(self) -> None:
         """Read answers, link events and deadlines; beat when it is time."""
