@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -66,7 +67,10 @@ def up(config: ConfigOption = None) -> None:
     """
     settings = settings_or_exit(config)
     _log_to_terminal()
-    migrate(settings.dsn)
+    try:
+        migrate(settings.dsn)
+    except psycopg.OperationalError as error:
+        logging.getLogger(__name__).warning("the database is away, and the nodes wait for it: %s", error)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -116,6 +120,8 @@ def score(
 
     A transaction that is refused becomes a line with "error"; the exit code is then 1.
     """
+    if str(file) != "-" and not file.is_file():
+        raise _fail(f"there is no file {file}")
     addresses = address or _preprocessors(settings_or_exit(config))
     sink = out.open("w", encoding="utf-8") if out else sys.stdout
     failed = total = 0
@@ -182,8 +188,6 @@ def _value(text: str | None) -> str | int | float | None:
 
 
 def _count(file: Path) -> int:
-    if not file.is_file():
-        raise _fail(f"there is no file {file}")
     with file.open("rb") as lines:
         count = sum(1 for line in lines if line.strip())
     return count - 1 if file.suffix == ".csv" else count
@@ -192,15 +196,20 @@ def _count(file: Path) -> int:
 def _preprocessors(settings: Settings) -> list[str]:
     """Find the preprocessors in the database; wait for one for a while, since nodes may just be starting."""
     give_up_at = time.monotonic() + _NODES_S
-    with connect(settings.dsn) as connection:
-        while True:
-            nodes = members(connection, settings.environment)
-            found = [e for node in nodes if node.role == "preprocessor" for e in node.endpoints]
-            if found:
-                return found
-            if time.monotonic() > give_up_at:
-                raise _fail(f"no preprocessor of {settings.environment} is up: start nodes with `run.py up`")
-            time.sleep(0.1)
+    try:
+        with connect(settings.dsn) as connection:
+            while time.monotonic() < give_up_at:
+                nodes = members(connection, settings.environment)
+                found = [e for node in nodes if node.role == "preprocessor" for e in node.endpoints]
+                if found:
+                    return found
+                time.sleep(0.1)
+    except psycopg.Error as error:
+        why = str(error).strip()
+        raise _fail(
+            f"the database does not say where the nodes are: {why}: name one with --address"
+        ) from error
+    raise _fail(f"no preprocessor of {settings.environment} is up: start nodes with `run.py up`")
 
 
 def _progress() -> Progress:

@@ -101,6 +101,7 @@ def test_a_pickle_is_not_loaded_unless_its_maker_is_trusted(
         (("model", "import", "none.txt", "--out", "x"), "there is no file"),
         (("model", "import", __file__, "--out", "x", "--trust-pickle"), "cannot be loaded"),
         (("node", "dancer"), "no role 'dancer'"),
+        (("score", "none.jsonl"), "there is no file"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_not_a_traceback(invoke: Run, arguments: Any, says: str) -> None:
@@ -118,6 +119,9 @@ def test_a_database_that_is_away_or_without_a_schema_is_named(tmp_path: Path, em
         result = CliRunner().invoke(run.app, ["status", "--config", str(config)])
         assert result.exit_code == 2
         assert says in " ".join(result.stderr.split())
+    result = CliRunner().invoke(run.app, ["score", str(config), "--config", str(config)])
+    assert result.exit_code == 2
+    assert "--address" in " ".join(result.stderr.split())
 
 
 def test_a_csv_file_is_scored_and_what_is_refused_is_a_line_of_its_own(

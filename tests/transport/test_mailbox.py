@@ -106,7 +106,7 @@ def test_all_that_has_arrived_is_one_batch(context: Context) -> None:
             # What another caller sends after them has arrived after them.
             later.connect(actor.listener.endpoint)
             later.send(wire.pack_header(Kind.PING, 0) + frame)
-            threading.Event().wait(0.2)  # the sockets' own threads move the frames meanwhile
+            threading.Event().wait(0.5)  # the sockets' own threads move the frames meanwhile
             actor.go_on.set()
             assert later.poll(LIMIT_S * 1000)
         assert [wire.unpack_header(socket.recv()).id for _ in range(500)] == list(range(1, 501))
