@@ -49,7 +49,11 @@ class Host:
                 pass
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # an interrupt among the starts as well
+            self.stop()
+            raise
         return self
 
     def __exit__(
