@@ -16,12 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from rich.table import Table
 
 from actors.config import Settings, load_settings
@@ -80,6 +83,8 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
+        if self.live:  # over whatever is left of the line that is drawn again and again
+            self._console.control(Control((ControlType.ERASE_IN_LINE, 2)))
         self._console.print(f"[dim]{time.monotonic() - self._began:5.1f} s[/]  {text}")
 
     def tick(self, traffic: Traffic) -> None:
@@ -233,7 +238,8 @@ def _candidates(
         ("gradient boosting", booster, booster.predict),
     ):
         path = directory / f"{title.replace(' ', '-')}.bundle"
-        bundle = import_model(model, path, feature_names=list(spec.feature_names))
+        trained_at = datetime.now(UTC).isoformat(timespec="seconds")
+        bundle = import_model(model, path, feature_names=spec.feature_names, trained_at=trained_at)
         digest = register_file(settings, path, "bundle", title)
         found.append(Candidate(title, bundle.meta.library, digest, predict))
         narrator.say(
