@@ -61,6 +61,7 @@ class PreprocessorActor(ServingActor):
 
     def close(self) -> None:
         """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
+        logger.info("%s counted at its scorers %s", self.name, self.pool.counters())
         self.pool.close()
         super().close()
 

@@ -115,7 +115,8 @@ class ServingActor(MailboxActor):
         self.close()
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, and say what was counted there."""
+        logger.info("%s counted %s", self.name, self.listener.counters())
         self.listener.close()
 
     def _listen(self, give_up_at: float) -> Listener:
