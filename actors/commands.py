@@ -80,6 +80,10 @@ def up(config: ConfigOption = None) -> None:
 def node(
     role: Annotated[str, typer.Argument(help="preprocessor or scorer.")],
     index: Annotated[int, typer.Option(help="Which of the host's nodes of this role it is.", min=0)] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Where a preprocessor listens.", show_default="the configured port + index"),
+    ] = None,
     config: ConfigOption = None,
     parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -96,7 +100,7 @@ def node(
         watch_parent(parent_fd)
     from actors.node import Node  # noqa: PLC0415 - it loads the kernel, which no other command needs
 
-    raise typer.Exit(Node(settings, role, index).run())
+    raise typer.Exit(Node(settings, role, index, port).run())
 
 
 def score(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import threading
 import types
@@ -68,6 +70,7 @@ class Host:
 def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
     """Scorers first: a preprocessor is of use only when it has somebody to ask."""
     named = (f"--config={config.resolve()}",) if config else ()
+    chosen = _free_ports(settings) if settings.preprocessor.port == 0 else []
     wanted = {"scorer": settings.scorer.nodes, "preprocessor": settings.preprocessor.nodes}
     return [
         ProcessSpec(
@@ -79,9 +82,19 @@ def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
                 role,
                 f"--index={index}",
                 *named,
+                *((f"--port={chosen[index]}",) if role == "preprocessor" and chosen else ()),
                 f"--parent-fd={PARENT_FD}",
             ),
         )
         for role, count in wanted.items()
         for index in range(count)
     ]
+
+
+def _free_ports(settings: Settings) -> list[int]:
+    """Choose a free port for each preprocessor, once: callers look for it there after a restart as well."""
+    with contextlib.ExitStack() as stack:
+        # All held at once, so that each is another.
+        host, count = settings.preprocessor.host, settings.preprocessor.nodes
+        held = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in held]

@@ -34,12 +34,14 @@ class Node:
     Args:
         settings: the host's configuration.
         role: `preprocessor` or `scorer`.
-        index: which of the host's nodes of this role it is; decides a preprocessor's port.
+        index: which of the host's nodes of this role it is.
+        port: where a preprocessor listens; None takes the configured port and adds the index.
     """
 
-    def __init__(self, settings: Settings, role: str, index: int) -> None:
+    def __init__(self, settings: Settings, role: str, index: int, port: int | None = None) -> None:
         self._settings = settings
-        self._index = index
+        first = settings.preprocessor.port
+        self._port = port or (first + index if first else 0)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
         self._state = NodeState(node_name(role, index), settings.environment, role)
@@ -83,9 +85,7 @@ class Node:
             address = f"tcp://{settings.scorer.host}:*"
             names = [f"scorer-{number}" for number in range(settings.scorer.actors)]
             return {name: self._starter(ScorerActor, name, address) for name in names}
-        port = settings.preprocessor.port
-        where = str(port + self._index) if port else "*"
-        address = f"tcp://{settings.preprocessor.host}:{where}"
+        address = f"tcp://{settings.preprocessor.host}:{self._port or '*'}"
         return {"preprocessor": self._starter(PreprocessorActor, "preprocessor", address)}
 
     def _starter(

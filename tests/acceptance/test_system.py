@@ -98,7 +98,7 @@ def test_a_node_killed_under_load_costs_no_request_and_comes_back(
 ) -> None:
     with live_stream(served, payments) as results:
         more(results, wait_until)
-        old = pid_of(served, node)
+        old, addresses = pid_of(served, node), served.addresses()
         os.kill(old, signal.SIGKILL)
         more(results, wait_until)
         wait_until(
@@ -108,6 +108,8 @@ def test_a_node_killed_under_load_costs_no_request_and_comes_back(
             ),
             f"{node} ready again",
         )
+        # Callers find a preprocessor where they know it
+        assert sorted(served.addresses()) == sorted(addresses)
         more(results, wait_until)
 
 
