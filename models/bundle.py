@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,12 @@ from safetensors.numpy import save
 
 from models.check import check_forest
 from models.errors import BundleError
-from models.layout import LINE, LINE_BYTES
+from models.layout import LINE, LINE_BYTES, MASKS
 from models.meta import FORMAT, BundleMeta
 from models.pack import Packed
+from models.pages import Pages, huge_bytes, map_file
+
+Rows = NDArray[np.float32] | NDArray[np.float64]
 
 _META = "scorewire"
 _PAD = "pad"
@@ -39,12 +41,12 @@ class Golden:
     """Rows with the scores that the source library gave them.
 
     Attributes:
-        x: float32 [rows, features].
+        x: float32 [rows, features], float64 where the source compares that.
         raw: float64 [rows, n_raw].
         out: float64 [rows, outputs].
     """
 
-    x: NDArray[np.float32]
+    x: Rows
     raw: NDArray[np.float64]
     out: NDArray[np.float64]
 
@@ -58,7 +60,14 @@ class Bundle:
         meta: what it says of itself.
         forest: the packed trees.
         categories: uint32, sets of categories: a count of words, then their bits.
-        missing: uint8 [features], what to do with each feature's value first (models.layout).
+        groups: uint32 [trees], the raw score that each tree adds to; empty where leaves hold all of them.
+        rules: uint8 [features], what to do with each feature's value first (models.layout).
+        levels: float64, the distinct thresholds (or categories) of each feature, rising; empty where the
+            source compares float32.
+        level_codes: float32 [levels], the smallest float32 above each threshold's (or each category's code).
+        level_starts: uint32 [features + 1], where each feature's levels begin.
+        start: float64 [n_raw], what sums begin with.
+        offset: float64 [n_raw], what is added to a sum after it was divided.
         golden: the golden vectors.
         size: bytes of the file.
     """
@@ -67,7 +76,13 @@ class Bundle:
     meta: BundleMeta
     forest: Packed
     categories: NDArray[np.uint32]
-    missing: NDArray[np.uint8]
+    groups: NDArray[np.uint32]
+    rules: NDArray[np.uint8]
+    levels: NDArray[np.float64]
+    level_codes: NDArray[np.float32]
+    level_starts: NDArray[np.uint32]
+    start: NDArray[np.float64]
+    offset: NDArray[np.float64]
     golden: Golden
     size: int
 
@@ -76,6 +91,11 @@ class Bundle:
         """The sha256 of the file, in hex: the bundle's name everywhere."""
         return file_digest(self.path)
 
+    @property
+    def huge(self) -> int:
+        """How many bytes of it are mapped in huge pages just now."""
+        return huge_bytes(self.forest.lines)
+
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
@@ -83,15 +103,21 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_bundle(
-    path: Path,
-    meta: BundleMeta,
-    forest: Packed,
-    *,
-    categories: NDArray[np.uint32],
-    missing: NDArray[np.uint8],
-    golden: Golden,
-) -> Bundle:
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle holds beside its trees; for the meaning of each see Bundle."""
+
+    categories: NDArray[np.uint32]
+    groups: NDArray[np.uint32]
+    rules: NDArray[np.uint8]
+    levels: NDArray[np.float64]
+    level_codes: NDArray[np.float32]
+    level_starts: NDArray[np.uint32]
+    start: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def write_bundle(path: Path, meta: BundleMeta, forest: Packed, parts: Parts, golden: Golden) -> Bundle:
     """Write a bundle whole or not at all, and open it as anybody else would.
 
     Raises:
@@ -105,8 +131,7 @@ def write_bundle(
         "exits": forest.exits,
         "codes": forest.codes,
         "table": forest.table,
-        "categories": categories,
-        "missing": missing,
+        **vars(parts),
         "golden_x": golden.x,
         "golden_raw": golden.raw,
         "golden_out": golden.out,
@@ -134,12 +159,13 @@ def _write(path: Path, data: bytes) -> None:
             raise
 
 
-def open_bundle(path: Path | str, digest: str | None = None) -> Bundle:
+def open_bundle(path: Path | str, digest: str | None = None, *, pages: Pages = "shared") -> Bundle:
     """Map a bundle and check all that the kernel will follow.
 
     Args:
         path: the file.
         digest: the sha256 that it must have, in hex; None trusts whoever verified it before.
+        pages: whether to map it as it is, or in huge pages (models.pages).
 
     Raises:
         BundleError: with the reason, for whatever is wrong with the file.
@@ -150,7 +176,7 @@ def open_bundle(path: Path | str, digest: str | None = None) -> Bundle:
             size = os.fstat(file.fileno()).st_size
             if size < 8:  # noqa: PLR2004 - the length of the header's length
                 raise BundleError(f"{path}: {size} bytes are no bundle")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = map_file(file.fileno(), size, pages)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
     if digest is not None and (found := hashlib.sha256(mapped).hexdigest()) != digest:
@@ -160,18 +186,18 @@ def open_bundle(path: Path | str, digest: str | None = None) -> Bundle:
         meta = _read_meta(header.pop("__metadata__", None))
         arrays = _map_arrays(mapped, header, start)
         bundle = _assemble(path, meta, arrays, size)
-        check_forest(bundle.meta, bundle.forest, bundle.categories, bundle.missing)
+        check_forest(bundle)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     return bundle
 
 
-def _read_header(mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
-    length = int.from_bytes(mapped[:8], "little")
+def _read_header(mapped: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(mapped[:8].tobytes(), "little")
     if length > min(_MAX_HEADER, len(mapped) - 8):
         raise BundleError(f"its header claims {length} bytes: it is truncated, or no bundle")
     try:
-        header = json.loads(mapped[8 : 8 + length], object_pairs_hook=_unique)
+        header = json.loads(mapped[8 : 8 + length].tobytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
@@ -201,7 +227,7 @@ def _read_meta(metadata: Any) -> BundleMeta:
         raise BundleError(f"its description is not valid: {why}") from error
 
 
-def _map_arrays(mapped: mmap.mmap, header: dict[str, Any], start: int) -> dict[str, NDArray[Any]]:
+def _map_arrays(mapped: NDArray[np.uint8], header: dict[str, Any], start: int) -> dict[str, NDArray[Any]]:
     """Map the arrays, which must follow each other without a hole or an overlap up to the file's end."""
     arrays = {}
     end = 0
@@ -240,15 +266,21 @@ def _assemble(path: Path, meta: BundleMeta, arrays: dict[str, NDArray[Any]], siz
     """Put the arrays in their places; each must have its type and shape."""
     n_features, n_outputs = len(meta.feature_names), len(meta.outputs)
     n_golden = len(arrays["golden_x"]) if "golden_x" in arrays else 0
-    values = 1 if meta.per_class else meta.n_raw
+    grouped = "groups" in arrays and arrays["groups"].size > 0
     expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "lines": ("<u8", (None, LINE_BYTES // 8)),
         "roots": ("<u4", (meta.n_trees,)),
-        "exits": ("u1", (None,)),
-        "table": ("<f8", (None, values)),
+        "exits": ("u1", (None, MASKS)),
+        "table": ("<f8", (None, 1 if grouped else meta.n_raw)),
         "categories": ("<u4", (None,)),
-        "missing": ("u1", (n_features,)),
-        "golden_x": ("<f4", (n_golden, n_features)),
+        "groups": ("<u4", (meta.n_trees if grouped else 0,)),
+        "rules": ("u1", (n_features,)),
+        "levels": ("<f8", (None,)),
+        "level_codes": ("<f4", (arrays["levels"].size if "levels" in arrays else 0,)),
+        "level_starts": ("<u4", (n_features + 1,)),
+        "start": ("<f8", (meta.n_raw,)),
+        "offset": ("<f8", (meta.n_raw,)),
+        "golden_x": ("<f4" if meta.input_dtype == "float32" else "<f8", (n_golden, n_features)),
         "golden_raw": ("<f8", (n_golden, meta.n_raw)),
         "golden_out": ("<f8", (n_golden, n_outputs)),
     }
@@ -277,4 +309,5 @@ def _assemble(path: Path, meta: BundleMeta, arrays: dict[str, NDArray[Any]], siz
         arrays["table"],
     )
     golden = Golden(arrays["golden_x"], arrays["golden_raw"], arrays["golden_out"])
-    return Bundle(path, meta, forest, arrays["categories"], arrays["missing"], golden, size)
+    parts = {field.name: arrays[field.name] for field in fields(Parts)}
+    return Bundle(path, meta, forest, golden=golden, size=size, **parts)

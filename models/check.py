@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from models.errors import BundleError
-from models.layout import LINE_BYTES, SPLITS, TINY_IS_ZERO
-from models.meta import BundleMeta
-from models.pack import Packed
+from models.layout import LAST_RULE, LINE_BYTES, SPLITS, SUBTREES
+from models.links import OUTPUTS
 
-OK, CHILD, LEAF, FEATURE, SHAPE, THRESHOLD, CATEGORY, MASK = range(8)
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+
+OK, CHILD, LEAF, FEATURE, BLOCK, THRESHOLD, CATEGORY, MASK = range(8)
+#: A leaf mask has as many bits.
+MOST_EXITS: Final = 16
 _REASONS: Final = {
-    CHILD: "a child lies outside its tree, or not further on",
+    CHILD: "a line below lies outside its tree, or not further on",
     LEAF: "a leaf lies outside the leaves",
     FEATURE: "a feature lies outside the vector",
-    SHAPE: "a shape lies outside the table of exits, or leads to an exit that no line has",
-    THRESHOLD: "a threshold is NaN, or an unused one is not infinite",
+    BLOCK: "a block lies outside the table of exits",
+    THRESHOLD: "a threshold is NaN",
     CATEGORY: "a set of categories lies outside the categories",
-    MASK: "a mask names splits or exits that no line has",
+    MASK: "a mask names exits that the line does not have, or misses some",
 }
 
 
-def check_forest(
-    meta: BundleMeta,
-    forest: Packed,
-    categories: NDArray[np.uint32],
-    missing: NDArray[np.uint8],
-) -> None:
-    """Check every line, leaf and set of categories.
+def check_forest(bundle: Bundle) -> None:
+    """Check every line, leaf, level and set of categories.
 
     Raises:
         BundleError: names the line and the rule.
     """
-    if not forest.lines.size or not forest.codes.size or not forest.table.size or not forest.exits.size:
+    forest, meta = bundle.forest, bundle.meta
+    if not all(array.size for array in (forest.lines, forest.codes, forest.table, forest.exits)):
         raise BundleError("it holds no trees")
-    if max(forest.lines.size, forest.codes.size) >= 2**32:
+    if max(forest.lines.size, forest.codes.size) >= 2**32 - 2 * SPLITS:
         raise BundleError("it has more lines or leaves than 32 bits can number")
     roots = forest.roots.astype(np.int64)
     ends = np.append(roots[1:], forest.lines.size)
@@ -46,90 +45,100 @@ def check_forest(
         raise BundleError("its trees do not follow each other")
     if int(forest.codes.max()) >= len(forest.table):
         raise BundleError("a leaf's value lies outside the table")
-    if np.any(missing > TINY_IS_ZERO):
-        raise BundleError("a feature's missing rule is unknown")
-    if not _links_fit(meta):
+    if len(meta.outputs) != OUTPUTS.get(meta.link, meta.n_raw) or not np.isfinite(meta.link_scale):
         raise BundleError("its outputs, raw scores and link do not fit each other")
+    if bundle.groups.size and int(bundle.groups.max()) >= meta.n_raw:
+        raise BundleError("the raw score of a tree's group is not there")
+    if np.any(bundle.rules > LAST_RULE):
+        raise BundleError("a feature's rule is unknown")
+    _check_levels(bundle)
     line, reason = _check_lines(
         forest.lines.view(np.uint8).reshape(-1, LINE_BYTES),
         ends,
-        forest.exits,
+        forest.exits.max(axis=1).astype(np.int64),
         forest.codes.size,
         len(meta.feature_names),
-        categories,
+        bundle.categories,
     )
     if reason != OK:
         raise BundleError(f"line {line}: {_REASONS[reason]}")
 
 
-def _links_fit(meta: BundleMeta) -> bool:
-    if not np.isfinite(meta.link_scale) or (meta.per_class and meta.n_trees % meta.n_raw):
-        return False
-    return len(meta.outputs) == meta.n_raw
+def _check_levels(bundle: Bundle) -> None:
+    starts, levels = bundle.level_starts.astype(np.int64), bundle.levels
+    if starts[0] != 0 or starts[-1] != levels.size or np.any(np.diff(starts) < 0):
+        raise BundleError("the levels of its features do not follow each other")
+    with np.errstate(invalid="ignore"):  # infinities may stand beside each other
+        rising = np.diff(levels) > 0
+    rising[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < levels.size)] - 1] = True
+    if not rising.all() or np.isnan(levels).any() or np.isnan(bundle.level_codes).any():
+        raise BundleError("the levels of a feature do not rise")
 
 
 @njit(nogil=True, cache=True)
-def _check_lines(
-    words,
-    ends,
-    exits,
-    n_leaves,
-    n_features,
-    categories,
-):
+def _check_lines(words, ends, highest, n_leaves, n_features, categories):
     """Return the first line that breaks a rule, and which; all arithmetic is in int64 on 32-bit values."""
     as_f32, as_u16, as_u32 = words.view(np.float32), words.view(np.uint16), words.view(np.uint32)
-    known = np.zeros(exits.size, np.uint8)
+    subtrees = np.ones(words.shape[0], np.uint8)  # of each line: as many as the lines above it lead into
     tree = 0
     for line in range(words.shape[0]):
         while line >= ends[tree]:
             tree += 1
-        shape = np.int64(as_u32[line, 14])
-        splits = _splits_of(exits, shape, known)
-        if splits < 0:
-            return line, SHAPE
+        exits = 0
+        for subtree in range(subtrees[line]):
+            block = np.int64(as_u16[line, 26 + subtree])
+            if block >= highest.size:
+                return line, BLOCK
+            exits = max(exits, highest[block] + 1)
         leaf_mask = np.int64(as_u16[line, 30])
-        if leaf_mask >> (splits + 1):
-            return line, MASK
-        if (np.int64(words[line, 62]) | np.int64(words[line, 63])) >> splits:
+        if exits > MOST_EXITS or leaf_mask >> exits:
             return line, MASK
         leaves = 0
-        for exit_ in range(splits + 1):
+        for exit_ in range(exits):
             leaves += (leaf_mask >> exit_) & 1
-        below = splits + 1 - leaves
-        child, leaf = np.int64(as_u32[line, 12]), np.int64(as_u32[line, 13])
-        if below and (child <= line or child + below > ends[tree]):
-            return line, CHILD
-        if leaves and leaf + leaves > n_leaves:
+        if leaves and np.int64(as_u32[line, 12]) + leaves > n_leaves:
             return line, LEAF
-        for split in range(SPLITS):
-            if as_u16[line, 16 + split] >= n_features:
-                return line, FEATURE
-            categorical = (words[line, 63] >> split) & 1
-            if categorical:
-                start = np.int64(as_u32[line, split])
-                if start >= categories.size or start + 1 + np.int64(categories[start]) > categories.size:
-                    return line, CATEGORY
-            elif np.isnan(as_f32[line, split]) or (split >= splits and as_f32[line, split] != np.inf):
-                return line, THRESHOLD
+        if leaves < exits:
+            if subtrees[line] > 1:
+                return line, MASK
+            reason = _check_below(line, as_u16, as_u32, exits - leaves, ends[tree], subtrees)
+            if reason != OK:
+                return line, reason
+        reason = _check_splits(line, words, as_f32, as_u16, as_u32, n_features, categories)
+        if reason != OK:
+            return line, reason
     return -1, OK
 
 
-@njit(nogil=True, cache=True)
-def _splits_of(exits, shape, known):
-    """Return how many splits the shape at an offset has, or -1 if it is no shape.
+@njit(nogil=True, inline="always")
+def _check_below(line, as_u16, as_u32, count, end, subtrees):
+    """Check the lines that a line's exits lead into; note how many subtrees they must have."""
+    starts, below = np.int64(as_u16[line, 27]), np.int64(as_u32[line, 14]) - 1
+    if not starts & 1 or starts >> count:
+        return MASK
+    subtree = 0
+    for ordinal in range(count):
+        if (starts >> ordinal) & 1:
+            below += 1
+            subtree = 0
+        if below <= line or below >= end:
+            return CHILD
+        subtree += 1
+        if subtree > SUBTREES:
+            return MASK
+        subtrees[below] = max(subtrees[below], subtree)
+    return OK
 
-    The byte before a shape's exits says how many splits it has, and so how many masks.
-    """
-    if shape < 1 or shape >= exits.size or exits[shape - 1] > SPLITS:
-        return -1
-    splits = np.int64(exits[shape - 1])
-    if known[shape]:
-        return splits
-    if shape + (1 << splits) > exits.size:
-        return -1
-    for position in range(shape, shape + (1 << splits)):
-        if exits[position] > splits:
-            return -1
-    known[shape] = 1
-    return splits
+
+@njit(nogil=True, inline="always")
+def _check_splits(line, words, as_f32, as_u16, as_u32, n_features, categories):
+    for split in range(SPLITS):
+        if as_u16[line, 16 + split] >= n_features:
+            return FEATURE
+        if (words[line, 63] >> split) & 1:
+            start = np.int64(as_u32[line, split])
+            if start >= categories.size or start + 1 + np.int64(categories[start]) > categories.size:
+                return CATEGORY
+        elif np.isnan(as_f32[line, split]):
+            return THRESHOLD
+    return OK

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
-from models import kernel
-from models.bundle import Bundle, Golden
+from models import kernel, plan
+from models.bundle import Bundle, Golden, Rows
 from models.errors import GoldenMismatchError, InputError
-from models.meta import Link
+from models.layout import CODED, KIND_BITS, TRUNCATED
+from models.links import BOUND, FLOAT32, NUMBERS, PAIRS
 
-_LINKS = {name: number for number, name in enumerate(get_args(Link))}
 _WARM_ROUNDS = 3
 
 
@@ -27,44 +25,66 @@ class Forest:
         self.bundle = bundle
         meta, packed = bundle.meta, bundle.forest
         self._n_features = len(meta.feature_names)
-        self._n_raw = meta.n_raw
-        self._plan = kernel.make_plan(
+        self._outputs = (meta.n_raw, len(meta.outputs))
+        self._narrow = meta.input_dtype == "float32"
+        addresses = {
+            plan.LINES: packed.lines,
+            plan.ROOTS: packed.roots,
+            plan.EXITS: packed.exits,
+            plan.CODES: packed.codes,
+            plan.TABLE: packed.table,
+            plan.CATEGORIES: bundle.categories,
+            plan.RULES: bundle.rules,
+            plan.LEVELS: bundle.levels,
+            plan.LEVEL_CODES: bundle.level_codes,
+            plan.LEVEL_STARTS: bundle.level_starts,
+            plan.START: bundle.start,
+            plan.OFFSET: bundle.offset,
+        }
+        self._plan = plan.make_plan(
             {
-                kernel.PLAN_LINES: packed.lines.ctypes.data,
-                kernel.PLAN_ROOTS: packed.roots.ctypes.data,
-                kernel.PLAN_EXITS: packed.exits.ctypes.data,
-                kernel.PLAN_CODES: packed.codes.ctypes.data,
-                kernel.PLAN_CODE_BYTES: packed.codes.itemsize,
-                kernel.PLAN_TREES: meta.n_trees,
-                kernel.PLAN_GENERAL: int(bool(packed.lines["category"].any())),
-                kernel.PLAN_CATEGORIES: bundle.categories.ctypes.data,
-                kernel.PLAN_NAN: int(meta.allows_missing),
-                kernel.PLAN_INF: int(meta.allows_infinite),
-                kernel.PLAN_CONVERT: int(bool(bundle.missing.any())),
-                kernel.PLAN_PER_CLASS: int(meta.per_class),
-                kernel.PLAN_DIVISOR: meta.divisor,
-                kernel.PLAN_RAW_DIVIDED: int(meta.raw_divided),
-                kernel.PLAN_LINK: _LINKS[meta.link],
+                **{place: array.ctypes.data for place, array in addresses.items()},
+                plan.GROUPS: bundle.groups.ctypes.data if bundle.groups.size else 0,
+                plan.TREES: meta.n_trees,
+                plan.RAW: meta.n_raw,
+                plan.CODE_BYTES: packed.codes.itemsize,
+                plan.GENERAL: int(bool(packed.lines["category"].any())),
+                plan.NAN: int(meta.allows_missing),
+                plan.INF: int(meta.allows_infinite),
+                plan.CONVERT: _when_to_convert(bundle),
+                plan.DIVISOR: meta.divisor,
+                plan.RAW_DIVIDED: int(meta.raw_divided),
+                plan.SUM32: int(meta.sum_dtype == "float32"),
+                plan.LINK: NUMBERS[meta.link],
+                plan.SCALE: float(meta.link_scale),
+                plan.HAS_SENTINEL: int(meta.missing_value is not None),
+                plan.SENTINEL: float(meta.missing_value or 0.0),
             },
         )
 
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, x: Rows) -> NDArray[np.float64]:
         """Score rows as the source library does.
 
         Args:
-            x: float32 [rows, features], C-contiguous, in the order of the bundle's feature names.
+            x: float32 or float64 [rows, features], C-contiguous, in the order of the bundle's feature names.
+                A source that compares float32 (meta.input_dtype) rounds float64 to it first; so is it here.
 
         Returns:
             float64 [rows, outputs]: predict_proba of a scikit-learn classifier, predict of a regressor,
-            Booster.predict of LightGBM (one column for a binary model).
+            score_samples of an IsolationForest, Booster.predict of LightGBM and XGBoost (one column for a
+            binary model), the scores of an ONNX model.
 
         Raises:
             InputError: another type or shape, or a NaN or infinity that the source would refuse.
         """
         return self._run(x, linked=True)
 
-    def raw(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return raw scores, float64 [rows, n_raw]: LightGBM's raw_score; for scikit-learn as predict."""
+    def raw(self, x: Rows) -> NDArray[np.float64]:
+        """Return raw scores, float64 [rows, n_raw].
+
+        LightGBM's raw_score, XGBoost's output_margin, scikit-learn's decision_function of boosted trees; sums
+        of depths for an IsolationForest; else as predict.
+        """
         return self._run(x, linked=False)
 
     def warm(self) -> None:
@@ -83,9 +103,8 @@ class Forest:
         """
         golden = golden or self.bundle.golden
         raw, out = self.raw(golden.x), self.predict(golden.x)
-        wrong = (raw.view(np.uint64) != golden.raw.view(np.uint64)).any(axis=1) | ~_close(
-            out, golden.out
-        ).all(axis=1)
+        wrong = (raw.view(np.uint64) != golden.raw.view(np.uint64)).any(axis=1)
+        wrong |= ~close(out, golden.out, self.bundle.meta.link).all(axis=1)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise GoldenMismatchError(
@@ -93,25 +112,25 @@ class Forest:
                 f"{golden.raw[row]} -> {golden.out[row]} at the source: do not use this bundle here",
             )
 
-    def _run(self, x: NDArray[np.float32], *, linked: bool) -> NDArray[np.float64]:
+    def _run(self, x: Rows, *, linked: bool) -> NDArray[np.float64]:
         if (
             x.ndim != 2  # noqa: PLR2004 - rows and features
             or x.shape[1] != self._n_features
-            or x.dtype != np.float32
+            or x.dtype not in (np.float32, np.float64)
             or not x.flags.c_contiguous
         ):
-            expected = f"float32 [rows, {self._n_features}], C-contiguous"
+            expected = f"float32 or float64 [rows, {self._n_features}], C-contiguous"
             raise InputError("vector", "shape", f"must be {expected}, got {x.dtype} {list(x.shape)}")
-        out = np.empty((x.shape[0], self._n_raw), np.float64)
-        bundle = self.bundle
-        code = kernel.predict(
-            self._plan, bundle.missing, bundle.forest.table, bundle.meta.link_scale, linked, x, out
-        )
+        if self._narrow and x.dtype == np.float64:
+            with np.errstate(over="ignore"):  # it becomes an infinity, as at the source
+                x = x.astype(np.float32)
+        out = np.empty((x.shape[0], self._outputs[linked]), np.float64)
+        code = kernel.predict(self._plan, linked, x, out)
         if code != kernel.ALL_WELL:
             raise self._refusal(x, code)
         return out
 
-    def _refusal(self, x: NDArray[np.float32], code: int) -> InputError:
+    def _refusal(self, x: Rows, code: int) -> InputError:
         row, feature = divmod(code, self._n_features)
         name = self.bundle.meta.feature_names[feature]
         if np.isnan(x[row, feature]):
@@ -119,9 +138,21 @@ class Forest:
         return InputError(name, "infinite", f"row {row} has an infinity, which the model's library refuses")
 
 
-def _close(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say where two arrays differ by at most one unit in the last place."""
+def _when_to_convert(bundle: Bundle) -> int:
+    """Say which float32 rows must be converted before the walk; float64 rows are, always."""
+    kinds = bundle.rules & KIND_BITS
+    if bundle.meta.missing_value is not None or (kinds > TRUNCATED).any() or (bundle.rules & CODED).any():
+        return plan.ALWAYS
+    return plan.WHERE_ODD if bundle.rules.any() else plan.NEVER
+
+
+def close(a: NDArray[np.float64], b: NDArray[np.float64], link: str) -> NDArray[np.bool_]:
+    """Say where two arrays of outputs differ by at most what their link allows (models.links.BOUND)."""
+    dtype = np.float32 if link in FLOAT32 else np.float64
+    larger = np.maximum(np.abs(a), np.abs(b)).astype(dtype)
+    if link in PAIRS:  # the first is one less the second, whose last bits weigh more where it is small
+        larger[:, 0] = np.maximum(larger[:, 0], larger[:, 1])
     with np.errstate(invalid="ignore"):
-        near = np.abs(a - b) <= np.spacing(np.maximum(np.abs(a), np.abs(b)))
-    close: NDArray[np.bool_] = near | (a == b) | (np.isnan(a) & np.isnan(b))
-    return close
+        near = np.abs(a - b) <= BOUND[link] * np.spacing(larger)
+    found: NDArray[np.bool_] = near | (a.view(np.uint64) == b.view(np.uint64)) | (np.isnan(a) & np.isnan(b))
+    return found

@@ -3,20 +3,23 @@
 A walk is a chain of memory accesses, each of which depends on the last; different trees' walks do not. So
 64 of them are kept in flight: each step handles one line of one tree, asks for that tree's next line, and
 moves on to the next tree while the memory answers. Trees that reached a leaf leave the list without a
-branch. Leaf values are added in tree order afterwards, in float64, as the source libraries do.
+branch. Leaf values are added in tree order afterwards, in the precision of the source library.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
 from numba import njit, types
-from numpy.typing import NDArray
 
+from models import plan as p
+from models.convert import convert_row, inspect_row
 from models.intrinsics import (
+    as_f64,
+    leading_zeros,
     load_f32,
+    load_f64,
     load_u8,
     load_u16,
     load_u32,
@@ -24,56 +27,51 @@ from models.intrinsics import (
     popcount,
     prefetch,
     right_mask,
+    store_u32,
 )
-from models.layout import KEEP, NAN_IS_ZERO, TINY, ZERO_IS_MISSING
+from models.links import apply_link
 
 #: Trees in flight: more than the processor's line buffers, few enough for the list to stay in its L1.
 IN_FLIGHT: Final = 64
-
-# The plan: what the kernel must know of a forest, as one array, since each argument of a call costs time.
-PLAN_LINES, PLAN_ROOTS, PLAN_EXITS, PLAN_CODES, PLAN_CODE_BYTES = range(5)
-PLAN_TREES, PLAN_GENERAL, PLAN_CATEGORIES, PLAN_NAN, PLAN_INF, PLAN_CONVERT = range(5, 11)
-PLAN_PER_CLASS, PLAN_DIVISOR, PLAN_RAW_DIVIDED, PLAN_LINK = range(11, 15)
-PLAN_SIZE: Final = 15
-
-# The links from raw scores to outputs.
-IDENTITY, SIGMOID, SOFTMAX, SIGMOID_EACH, EXP, SIGNED_SQUARE = range(6)
-
-#: Return codes of `predict`: all is well, or 1 + the position of a value that the model refuses.
+#: What `predict` returns when all is well; else row * features + feature of the first value it refuses.
 ALL_WELL: Final = -1
 
-_ONE = np.uint64(1)
-_LINE = np.uint64(64)
-_CHILD, _LEAF, _SHAPE = np.uint64(48), np.uint64(52), np.uint64(56)
+_ONE, _TWO, _FOUR, _EIGHT = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(8)
+_LEAF, _BLOCK, _STARTS, _CHILD = np.uint64(48), np.uint64(52), np.uint64(54), np.uint64(56)
 _LEAF_MASK, _MISSING, _CATEGORY = np.uint64(60), np.uint64(62), np.uint64(63)
-_THRESHOLD_BYTES, _FEATURE_OFFSET = np.uint64(4), np.uint64(32)
+_FEATURE = np.uint64(32)
+_LINE_SHIFT, _BLOCK_SHIFT = np.uint64(6), np.uint64(8)
+# Lines lie at multiples of 64: the low bits of a line's address hold twice the number of a subtree in it.
+_SUBTREE, _HIGHEST = np.uint64(63), np.uint64(63)
 
 
 @njit(nogil=True, inline="always")
-def _category_bit(line, lane, row, categories):
+def _category_bit(line, lane, value, categories):
     """Return 1 where the row goes right at a categorical split: its category is not in the split's set."""
-    value = load_f32(row + np.uint64(4) * load_u16(line + _FEATURE_OFFSET + np.uint64(2) * lane))
-    # As LightGBM: truncated to int32; NaN, negative and overflowing values are in no set.
     if not (value > np.float32(-1.0) and value < np.float32(2147483648.0)):
         return _ONE
     category = np.uint64(np.int64(value))
-    start = categories + np.uint64(4) * load_u32(line + _THRESHOLD_BYTES * lane)
+    start = categories + _FOUR * load_u32(line + _FOUR * lane)
     word = category >> np.uint64(5)
     if word >= load_u32(start):
         return _ONE
-    bits = load_u32(start + np.uint64(4) * (word + _ONE))
+    bits = load_u32(start + _FOUR * (word + _ONE))
     return _ONE ^ ((bits >> (category & np.uint64(31))) & _ONE)
 
 
 @njit(nogil=True, inline="always")
 def _general_mask(line, row, categories):
     """As right_mask, with missing values sent where each split sends them, and categorical splits."""
-    mask = right_mask(line, row) | (missing_mask(line, row) & load_u8(line + _MISSING))
-    left = load_u8(line + _CATEGORY)
+    missing = missing_mask(line, row)
+    sent_right = missing & load_u8(line + _MISSING)
+    mask = right_mask(line, row) | sent_right
+    category = load_u8(line + _CATEGORY)
+    mask = (mask & ~category) | (sent_right & category)
+    left = category & ~missing
     while left:
         lane = popcount((left & (~left + _ONE)) - _ONE)
-        bit = _ONE << lane
-        mask = (mask & ~bit) | (_category_bit(line, lane, row, categories) << lane)
+        value = load_f32(row + _FOUR * load_u16(line + _FEATURE + _TWO * lane))
+        mask |= _category_bit(line, lane, value, categories) << lane
         left &= left - _ONE
     return mask
 
@@ -81,196 +79,137 @@ def _general_mask(line, row, categories):
 @njit(nogil=True, inline="always")
 def _walk(plan, row, general, leaves, lines, trees):
     """Write the leaf of each tree that the row reaches into `leaves`."""
-    base, exits, categories = plan[PLAN_LINES], plan[PLAN_EXITS], plan[PLAN_CATEGORIES]
-    codes, code_bytes = plan[PLAN_CODES], plan[PLAN_CODE_BYTES]
-    n_trees = np.int64(plan[PLAN_TREES])
+    base, exits, categories = plan[p.LINES], plan[p.EXITS], plan[p.CATEGORIES]
+    codes, code_bytes = plan[p.CODES], plan[p.CODE_BYTES]
+    before_base = base - (_ONE << _LINE_SHIFT)  # of the lines that begin, the last is the one
+    n_trees = np.int64(plan[p.TREES])
+    found = np.uint64(leaves.ctypes.data)
     for first in range(0, n_trees, IN_FLIGHT):
         live = min(IN_FLIGHT, n_trees - first)
         for slot in range(live):
-            root = load_u32(plan[PLAN_ROOTS] + np.uint64(4) * np.uint64(first + slot))
-            lines[slot] = base + _LINE * root
-            trees[slot] = first + slot
+            root = load_u32(plan[p.ROOTS] + _FOUR * np.uint64(first + slot))
+            lines[slot] = base + (root << _LINE_SHIFT)
+            trees[slot] = found + _FOUR * np.uint64(first + slot)
             prefetch(lines[slot])
         while live > 0:
-            still = 0
-            for slot in range(live):
-                line = lines[slot]
+            still = np.uint64(0)
+            for slot in range(np.uint64(live)):
+                subtree = lines[slot]
+                line = subtree & ~_SUBTREE
                 tree = trees[slot]
                 mask = _general_mask(line, row, categories) if general else right_mask(line, row)
-                exit_ = load_u8(exits + load_u32(line + _SHAPE) + mask)
+                block = load_u16(subtree + _BLOCK)
+                exit_ = load_u8(exits + (block << _BLOCK_SHIFT) + mask)
                 leaf_mask = load_u16(line + _LEAF_MASK)
+                # Bases and counts of bits: the leaves and the lines that begin before this exit.
                 leaves_before = popcount(leaf_mask & ((_ONE << exit_) - _ONE))
                 leaf = load_u32(line + _LEAF) + leaves_before
-                next_line = base + _LINE * (load_u32(line + _CHILD) + exit_ - leaves_before)
+                begun = load_u16(line + _STARTS) << ((exit_ - leaves_before) ^ _HIGHEST)
+                below = before_base + ((load_u32(line + _CHILD) + popcount(begun)) << _LINE_SHIFT)
                 at_leaf = (leaf_mask >> exit_) & _ONE
                 # Without a branch: both outcomes are written, and the list grows only by those that go on.
-                leaves[tree] = leaf
-                lines[still] = next_line
+                store_u32(tree, leaf)
+                lines[still] = below + _TWO * leading_zeros(begun)
                 trees[still] = tree
-                prefetch(codes + leaf * code_bytes if at_leaf else next_line)
-                still += np.int64(_ONE - at_leaf)
-            live = still
-
-
-@njit(nogil=True, inline="always")
-def _convert(row, missing, converted):
-    """Write the row as the trees are to see it; return whether a value is missing in it."""
-    any_missing = False
-    for feature in range(row.size):
-        value = row[feature]
-        rule = missing[feature]
-        if rule == ZERO_IS_MISSING:
-            if abs(value) <= TINY:
-                value = np.float32(np.nan)
-        elif rule != KEEP and (abs(value) <= TINY or (rule == NAN_IS_ZERO and math.isnan(value))):
-            value = np.float32(0.0)
-        converted[feature] = value
-        any_missing |= math.isnan(value)
-    return any_missing
-
-
-@njit(nogil=True, inline="always")
-def _inspect(plan, row):
-    """Return (position of a refused value or -1, whether the row has a NaN, whether it has a tiny value)."""
-    nan = tiny = False
-    for feature in range(row.size):
-        value = row[feature]
-        tiny |= abs(value) <= TINY
-        # x - x is 0 for every finite x, and NaN for the others: one test for the common case.
-        if value - value != np.float32(0.0):
-            if math.isnan(value):
-                nan = True
-                if not plan[PLAN_NAN]:
-                    return feature, nan, tiny
-            elif not plan[PLAN_INF]:
-                return feature, nan, tiny
-    return -1, nan, tiny
+                prefetch(codes + leaf * code_bytes if at_leaf else below)
+                still += _ONE - at_leaf
+            live = np.int64(still)
 
 
 @njit(nogil=True, inline="always")
 def _code(plan, leaf):
-    if plan[PLAN_CODE_BYTES] == np.uint64(1):
-        return load_u8(plan[PLAN_CODES] + leaf)
-    if plan[PLAN_CODE_BYTES] == np.uint64(2):
-        return load_u16(plan[PLAN_CODES] + np.uint64(2) * leaf)
-    return load_u32(plan[PLAN_CODES] + np.uint64(4) * leaf)
+    if plan[p.CODE_BYTES] == _ONE:
+        return load_u8(plan[p.CODES] + leaf)
+    if plan[p.CODE_BYTES] == _TWO:
+        return load_u16(plan[p.CODES] + _TWO * leaf)
+    return load_u32(plan[p.CODES] + _FOUR * leaf)
 
 
 @njit(nogil=True, inline="always")
-def _sum(plan, leaves, table, raw):
-    """Add the leaves' values in tree order."""
-    raw[:] = 0.0
+def _sum(plan, leaves, raw):
+    """Add the leaves' values in tree order.
+
+    Where the source adds float32, each sum is rounded to it: the sum of two float32 in float64, rounded,
+    is their float32 sum.
+    """
+    table, groups, single = plan[p.TABLE], plan[p.GROUPS], plan[p.SUM32] != np.uint64(0)
     n_raw = raw.size
+    for k in range(n_raw):
+        raw[k] = load_f64(plan[p.START] + _EIGHT * np.uint64(k))
     for tree in range(leaves.size):
-        code = np.int64(_code(plan, np.uint64(leaves[tree])))
-        if plan[PLAN_PER_CLASS]:
-            raw[tree % n_raw] += table[code, 0]
-        else:
-            for k in range(n_raw):
-                raw[k] += table[code, k]
+        code = _code(plan, np.uint64(leaves[tree]))
+        if groups != np.uint64(0):
+            k = np.int64(load_u32(groups + _FOUR * np.uint64(tree)))
+            raw[k] += load_f64(table + _EIGHT * code)
+            if single:
+                raw[k] = np.float64(np.float32(raw[k]))
+            continue
+        row = table + _EIGHT * code * np.uint64(n_raw)
+        for k in range(n_raw):
+            raw[k] += load_f64(row + _EIGHT * np.uint64(k))
+            if single:
+                raw[k] = np.float64(np.float32(raw[k]))
 
 
 @njit(nogil=True, inline="always")
-def _link(link, scale, raw, out):
-    """Turn raw scores into outputs, operation by operation as LightGBM's objectives do."""
-    if link == SOFTMAX:
-        top = raw[0]
-        for k in range(1, raw.size):
-            top = max(raw[k], top)
-        total = 0.0
-        for k in range(raw.size):
-            out[k] = math.exp(raw[k] - top)
-            total += out[k]
-        for k in range(raw.size):
-            out[k] /= total
-        return
+def _finish(plan, linked, raw, out):
+    """Divide, add what comes last, and link."""
+    divisor, single = np.float64(plan[p.DIVISOR]), plan[p.SUM32] != np.uint64(0)
     for k in range(raw.size):
-        value = raw[k]
-        if link in (SIGMOID, SIGMOID_EACH):
-            value = 1.0 / (1.0 + math.exp(-scale * value))
-        elif link == EXP:
-            value = math.exp(value)
-        elif link == SIGNED_SQUARE:
-            value = math.copysign(value * value, value)
-        out[k] = value
+        if divisor != 1.0 and (linked or plan[p.RAW_DIVIDED]):
+            raw[k] /= divisor
+            if single:
+                raw[k] = np.float64(np.float32(raw[k]))
+        raw[k] += load_f64(plan[p.OFFSET] + _EIGHT * np.uint64(k))
+        if single:
+            raw[k] = np.float64(np.float32(raw[k]))
+    if linked:
+        apply_link(np.int64(plan[p.LINK]), as_f64(plan[p.SCALE]), raw, out)
+    else:
+        out[:] = raw
 
 
-def _read_only(dtype: types.Type, dimensions: int) -> types.Array:
-    """Name an array that the kernel only reads; so are mapped files, and they need no second code."""
-    return types.Array(dtype, dimensions, "C", readonly=True)
+def _signature(floating: types.Type) -> types.Type:
+    x = types.Array(floating, 2, "C", readonly=True)
+    return types.int64(types.uint64[::1], types.boolean, x, types.float64[:, ::1])
 
 
 #: Compiled for these types when this module is first loaded, and kept on disk: no request ever waits for it.
-_SIGNATURE: Final = types.int64(
-    types.uint64[::1],
-    _read_only(types.uint8, 1),
-    _read_only(types.float64, 2),
-    types.float64,
-    types.boolean,
-    _read_only(types.float32, 2),
-    types.float64[:, ::1],
-)
+_SIGNATURES: Final = [_signature(types.float32), _signature(types.float64)]
 
 
-@njit(_SIGNATURE, nogil=True, cache=True)
-def predict(
-    plan,
-    missing,
-    table,
-    scale,
-    linked,
-    x,
-    out,
-):
+@njit(_SIGNATURES, nogil=True, cache=True)
+def predict(plan, linked, x, out):
     """Score the rows of x into out, each as if it were alone.
 
     Args:
-        plan: uint64 [PLAN_SIZE], see above.
-        missing: uint8 [features], what to do with each feature's value first.
-        table: float64 [distinct leaves, values].
-        scale: the link's parameter.
+        plan: uint64 [models.plan.SIZE].
         linked: whether to apply the link; else raw scores are written.
-        x: float32 [rows, features], C-contiguous.
-        out: float64 [rows, raw scores], written.
+        x: float32 or float64 [rows, features], C-contiguous.
+        out: float64 [rows, outputs, or raw scores], written.
 
     Returns:
         ALL_WELL, or row * features + feature of the first value that the model refuses.
     """
-    n_trees = np.int64(plan[PLAN_TREES])
-    leaves = np.empty(n_trees, np.uint32)
+    leaves = np.empty(np.int64(plan[p.TREES]), np.uint32)
     lines = np.empty(IN_FLIGHT, np.uint64)
-    trees = np.empty(IN_FLIGHT, np.int64)
+    trees = np.empty(IN_FLIGHT, np.uint64)
     converted = np.empty(x.shape[1], np.float32)
-    raw = np.empty(out.shape[1], np.float64)
-    general = plan[PLAN_GENERAL] != np.uint64(0)
-    divisor = np.float64(plan[PLAN_DIVISOR])
+    raw = np.empty(np.int64(plan[p.RAW]), np.float64)
+    general, convert = plan[p.GENERAL] != np.uint64(0), plan[p.CONVERT]
     for index in range(x.shape[0]):
         row = x[index]
-        refused, nan, tiny = _inspect(plan, row)
+        refused, nan, tiny = inspect_row(plan, row)
         if refused >= 0:
             return index * x.shape[1] + refused
         address = np.uint64(row.ctypes.data)
-        if plan[PLAN_CONVERT] and (nan or tiny):
-            nan = _convert(row, missing, converted)
+        if x.itemsize == 8 or convert == p.ALWAYS or (convert == p.WHERE_ODD and (nan or tiny)):  # noqa: PLR2004 - float64
+            nan = convert_row(plan, row, converted)
             address = np.uint64(converted.ctypes.data)
         if general or nan:
             _walk(plan, address, True, leaves, lines, trees)
         else:
             _walk(plan, address, False, leaves, lines, trees)
-        _sum(plan, leaves, table, raw)
-        if divisor != 1.0 and (linked or plan[PLAN_RAW_DIVIDED]):
-            for k in range(raw.size):
-                raw[k] /= divisor
-        if linked:
-            _link(plan[PLAN_LINK], scale, raw, out[index])
-        else:
-            out[index] = raw
+        _sum(plan, leaves, raw)
+        _finish(plan, linked, raw, out[index])
     return ALL_WELL
-
-
-def make_plan(values: dict[int, int]) -> NDArray[np.uint64]:
-    """Write a plan from its named places."""
-    plan = np.zeros(PLAN_SIZE, np.uint64)
-    for place, value in values.items():
-        plan[place] = value
-    return plan

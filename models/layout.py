@@ -1,21 +1,27 @@
-"""The memory layout of a packed forest: 64-byte lines, each a subtree of up to eight splits.
+"""The memory layout of a packed forest: 64-byte lines of up to eight splits.
 
-A line is one cache line, so a row pays one memory access for up to eight levels of a tree. A step compares
-all eight splits at once into a mask of those where the row goes right; a table that depends only on the
-subtree's shape turns the mask into the exit that the row takes. Exits are numbered from left to right; the
-leaf mask says which of them are leaves. The other exits' lines follow each other from `child` on, and the
-leaves' values from `leaf` on, so that a position is a base plus a count of bits.
+A line is one cache line, so a row pays one memory access for up to eight levels of a tree. It holds the
+likeliest splits of one large subtree's top, or up to four small subtrees whole. A step compares all eight
+splits at once into a mask of those where the row goes right; a table that depends only on the subtree's shape
+and its place in the line turns the mask into the exit that the row takes. Exits are numbered from left to
+right; the leaf mask says which of them are leaves. The leaves' values follow each other from `leaf` on, and
+the lines below from `child` on, so that a position is a base plus a count of bits. Neighbours among the exits
+that are no leaves may lead into one line, each to a subtree of its own there: `starts` marks, among those
+exits in their order, the ones with which a line begins.
 
     offset  field      type      meaning
     0       threshold  f32 x 8   go right where x > threshold; +inf on unused splits;
                                  on categorical splits its bits are an offset into `categories`
     32      feature    u16 x 8   feature of each split
-    48      child      u32       first line below this one
-    52      leaf       u32       first leaf below this one
-    56      shape      u32       offset of the shape's exits in `exits`
+    48      leaf       u32       first leaf below this one
+    52      block      u16       the subtree's block in `exits`
+    54      starts     u16       bit j: the j-th exit that is no leaf leads into another line than the one before
+    56      child      u32       first line below this one
     60      leaf_mask  u16       bit e: exit e is a leaf
     62      missing    u8        bit i: at split i a missing value goes right
     63      category   u8        bit i: split i is categorical
+
+A line of several subtrees has nothing below it but leaves, and so room for their blocks, u16 x 4 from 52 on.
 
 Sources: super nodes follow "Forest Packing" (Browne et al., 2019) in storing likely subtrees together, and
 QuickScorer (Lucchese et al., 2015) in turning comparisons into exits by masks.
@@ -27,18 +33,23 @@ import numpy as np
 
 #: Splits in a line.
 SPLITS = 8
+#: Masks of that many splits: the size of a block of exits.
+MASKS = 1 << SPLITS
 #: Bytes in a line.
 LINE_BYTES = 64
 #: Most features that a line can name.
 MAX_FEATURES = 1 << 16
+#: Most subtrees in a line.
+SUBTREES = 4
 
 LINE = np.dtype(
     [
         ("threshold", "<f4", SPLITS),
         ("feature", "<u2", SPLITS),
-        ("child", "<u4"),
         ("leaf", "<u4"),
-        ("shape", "<u4"),
+        ("block", "<u2"),
+        ("starts", "<u2"),
+        ("child", "<u4"),
         ("leaf_mask", "<u2"),
         ("missing", "u1"),
         ("category", "u1"),
@@ -46,8 +57,9 @@ LINE = np.dtype(
 )
 assert LINE.itemsize == LINE_BYTES  # noqa: S101 - the kernel reads by these offsets
 
-# What to do with a feature's value before the trees see it.
-#: Leave it: NaN is missing.
+# What to do with a feature's value before the trees see it: one byte a feature, of three parts.
+# The first, what is missing:
+#: NaN is missing.
 KEEP = 0
 #: NaN is the number zero, and so is a tiny number (LightGBM, missing type None).
 NAN_IS_ZERO = 1
@@ -55,5 +67,24 @@ NAN_IS_ZERO = 1
 ZERO_IS_MISSING = 2
 #: NaN is missing, a tiny number is zero (LightGBM, missing type NaN, and categorical features).
 TINY_IS_ZERO = 3
-#: A number up to this far from zero is tiny (LightGBM's kZeroThreshold).
+MISSING_BITS = 3
+# The second, what the value is:
+#: A number.
+NUMBER = 0 << 2
+#: A category; its fraction is cut off (LightGBM).
+TRUNCATED = 1 << 2
+#: A category; it is rounded down (XGBoost: nothing below zero is a category).
+FLOORED = 2 << 2
+#: A category: it must equal a level of its feature, and becomes that level's code; else it is missing.
+LEVEL = 3 << 2
+KIND_BITS = 3 << 2
+# The third:
+#: Every value is coded by the levels of its feature, even where float32 holds it: two float64 thresholds of
+#: the feature are the same in float32.
+CODED = 1 << 4
+LAST_RULE = CODED | KIND_BITS | MISSING_BITS
+
+#: A number up to this far from zero is tiny (LightGBM's kZeroThreshold, a float32).
 TINY = np.float32(1e-35)
+#: Categories from here on are in no set: float32 does not tell them apart.
+MAX_CATEGORY = 1 << 24

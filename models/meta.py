@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.layout import MAX_FEATURES
+from models.links import Link
 
 #: Version of the bundle's layout.
-FORMAT = 1
+FORMAT = 2
 
-Link = Literal["identity", "sigmoid", "softmax", "sigmoid_each", "exp", "signed_square"]
 Name = Annotated[str, Field(max_length=1024)]
 
 
@@ -21,8 +21,8 @@ class BundleMeta(BaseModel):
 
     Attributes:
         format: version of this layout.
-        task: what the model does.
-        library: the source library, `scikit-learn` or `lightgbm`.
+        task: what the model does; an anomaly score is lower the stranger a row is, as scikit-learn has it.
+        library: the source library: `scikit-learn`, `lightgbm`, `xgboost` or `onnx`.
         library_version: the version that was loaded when the model was imported.
         model_class: the class of the source model.
         trained_at: when it was trained, ISO 8601 in UTC; "" if nobody said.
@@ -30,24 +30,29 @@ class BundleMeta(BaseModel):
         feature_names: names of the features, in the order of the vector.
         outputs: names of the outputs: class labels (the positive one alone where the source gives one
             number for two classes), or `value`.
-        input_dtype: the type in which the source compares; rows are float32 here, which both contain.
+        input_dtype: the type in which the source compares.
+        sum_dtype: the type in which the source adds.
         link: from raw scores to outputs, as the source's objective does.
         link_scale: the link's parameter.
-        per_class: each tree adds to one raw score, in turns; else each leaf holds all of them.
         divisor: sums are divided by this before the link.
         raw_divided: and already where raw scores are asked for.
         allows_missing: NaN is a missing value; else a row with NaN is refused, as the source does.
         allows_infinite: infinity is a number; else a row with one is refused.
+        missing_value: a number that is a missing value too; None if there is none.
         n_raw: raw scores of a row.
         n_trees: trees.
         n_nodes: nodes of the source's trees, leaves included.
+        depth: splits on the longest way through a tree.
+        mean_depth: splits on the way of the mean training row through the mean tree.
+        importance_kind: what `importance` counts.
+        importance: each feature's share in the model, summing to 1 (0 where nobody splits).
         notes: whatever provenance the importer was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: int = FORMAT
-    task: Literal["classifier", "regressor"]
+    task: Literal["classifier", "regressor", "anomaly"]
     library: Name
     library_version: Name
     model_class: Name
@@ -56,14 +61,19 @@ class BundleMeta(BaseModel):
     feature_names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES, strict=False)]
     outputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=65536, strict=False)]
     input_dtype: Literal["float32", "float64"]
+    sum_dtype: Literal["float32", "float64"] = "float64"
     link: Link = "identity"
     link_scale: float = 1.0
-    per_class: bool = False
     divisor: Annotated[int, Field(ge=1, le=2**32)] = 1
     raw_divided: bool = False
     allows_missing: bool = False
     allows_infinite: bool = False
+    missing_value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     n_raw: Annotated[int, Field(ge=1, le=65536)]
     n_trees: Annotated[int, Field(ge=1, le=2**31)]
     n_nodes: Annotated[int, Field(ge=1, le=2**40)]
+    depth: Annotated[int, Field(ge=0)] = 0
+    mean_depth: Annotated[float, Field(ge=0)] = 0.0
+    importance_kind: Name = ""
+    importance: Annotated[tuple[float, ...], Field(max_length=MAX_FEATURES, strict=False)] = ()
     notes: dict[str, str] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models.layout import LINE, SPLITS
+from models.layout import LINE, MASKS, SPLITS, SUBTREES
 
-#: A shape is its preorder walk as bits, a split 1 and an exit 0, below a leading 1: at most 18 bits.
-_SHAPES = 1 << (2 * SPLITS + 2)
+#: A shape is its preorder walk as bits, a split 1 and an exit 0, below a leading 1: at most 18 bits. Its place
+#: in a line is its first split and its first exit, in four bits each.
+_PLACE_BITS = 8
+#: Where a line's blocks begin, in two bytes.
+_BLOCK = LINE.fields["block"][1] // 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Packed:
     Attributes:
         lines: LINE [lines].
         roots: uint32 [trees], each tree's first line; its lines end where the next tree's begin.
-        exits: uint8 [...], for each shape its number of splits, then the exit of each mask.
+        exits: uint8 [blocks, 256], the exit of each mask, a block for each shape and place in a line.
         codes: uint8, uint16 or uint32 [leaves], each leaf's row in the table.
         table: float64 [distinct leaves, values].
     """
@@ -60,44 +64,61 @@ class Packed:
     table: NDArray[np.float64]
 
 
-def pack(trees: list[Tree]) -> Packed:
+class _Blocks:
+    """The blocks of exits that were needed so far; there can be fewer than 2^16."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+        self.exits: list[NDArray[np.uint8]] = []
+
+    def number(self, key: int) -> int:
+        """Return the block of a shape at a place, as `_fill` writes them; 0 for none."""
+        if not key:
+            return 0
+        if key not in self._known:
+            self._known[key] = len(self.exits)
+            self.exits.append(_exits_of(key >> _PLACE_BITS, key >> 4 & 15, key & 15))
+        return self._known[key]
+
+
+def pack(trees: Iterable[Tree], progress: Callable[[], None] = lambda: None) -> Packed:
     """Pack trees, in their order.
+
+    Args:
+        trees: taken one by one, so that a generator's need not all be in memory.
+        progress: called after each tree.
 
     Raises:
         OverflowError: there are more lines or leaves than 32 bits can number.
     """
-    shapes = np.full(_SHAPES, -1, np.int64)
-    exits: list[NDArray[np.uint8]] = []
+    blocks = _Blocks()
     lines: list[NDArray[np.void]] = []
-    leaf_nodes: list[NDArray[np.int32]] = []
-    roots = np.zeros(len(trees), np.int64)
+    values: list[tuple[NDArray[np.float64], NDArray[np.intp]]] = []
+    roots = []
     n_lines = n_leaves = 0
-    for number, tree in enumerate(trees):
-        roots[number] = n_lines
-        packed, leaves = _pack_one(tree, n_lines, n_leaves, shapes, exits)
+    for tree in trees:
+        roots.append(n_lines)
+        packed, leaves = _pack_one(tree, n_lines, n_leaves, blocks)
         lines.append(packed)
-        leaf_nodes.append(leaves)
+        values.append(_distinct(tree.value[leaves]))
         n_lines += packed.size
         n_leaves += leaves.size
-        if max(n_lines, n_leaves) >= 2**32 - SPLITS - 1:
+        if max(n_lines, n_leaves) >= 2**32 - 2 * SPLITS:
             raise OverflowError("a forest has at most 2^32 lines and leaves")
-    table, codes = _distinct([tree.value[nodes] for tree, nodes in zip(trees, leaf_nodes, strict=True)])
-    return Packed(np.concatenate(lines), roots.astype(np.uint32), np.concatenate(exits), codes, table)
+        progress()
+    table, codes = _merge(values)
+    return Packed(np.concatenate(lines), np.array(roots, np.uint32), np.stack(blocks.exits), codes, table)
 
 
 def _pack_one(
-    tree: Tree,
-    first_line: int,
-    first_leaf: int,
-    shapes: NDArray[np.int64],
-    exits: list[NDArray[np.uint8]],
+    tree: Tree, first_line: int, first_leaf: int, blocks: _Blocks
 ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-    """Return the tree's lines, and its leaf nodes in their order; new shapes are added to `exits`."""
+    """Return the tree's lines, and its leaf nodes in their order; new blocks are added to `blocks`."""
     splits = int(np.count_nonzero(tree.left >= 0))
     lines = np.zeros(max(1, splits), LINE)
     words = lines.view(np.uint8).reshape(-1, LINE.itemsize)
     leaves = np.empty(splits + 1, np.int32)
-    line_shapes = np.empty(lines.size, np.int32)
+    shapes = np.zeros((lines.size, SUBTREES), np.int32)
     used = _fill(
         tree.left,
         tree.right,
@@ -113,15 +134,36 @@ def _pack_one(
         words.view(np.uint32),
         words,
         leaves,
-        line_shapes,
+        shapes,
     )
-    lines, line_shapes = lines[:used].copy(), line_shapes[:used]
-    for shape in np.unique(line_shapes):
-        if shapes[shape] < 0:
-            shapes[shape] = sum(part.size for part in exits) + 1
-            exits.append(_exits_of(int(shape)))
-    lines["shape"] = shapes[line_shapes]
-    return lines, leaves
+    lines, words, shapes = lines[:used], words[:used], shapes[:used]
+    found, back = np.unique(shapes, return_inverse=True)
+    numbers = np.array([blocks.number(int(key)) for key in found], np.uint16)[back.reshape(shapes.shape)]
+    lines["block"] = numbers[:, 0]
+    several = shapes[:, 1] > 0
+    words.view(np.uint16)[several, _BLOCK : _BLOCK + SUBTREES] = numbers[several]
+    return lines.copy(), leaves
+
+
+@njit(nogil=True, cache=True)
+def _sizes(left, right):
+    """Count the splits of each node's subtree."""
+    order = np.empty(left.size, np.int32)
+    order[0] = 0
+    count = 1
+    for position in range(left.size):
+        if position == count:
+            break
+        node = order[position]
+        if left[node] >= 0:
+            order[count], order[count + 1] = left[node], right[node]
+            count += 2
+    sizes = np.zeros(left.size, np.int32)
+    for position in range(count - 1, -1, -1):
+        node = order[position]
+        if left[node] >= 0:
+            sizes[node] = 1 + sizes[left[node]] + sizes[right[node]]
+    return sizes
 
 
 @njit(nogil=True, cache=True)
@@ -140,49 +182,71 @@ def _fill(
     as_u32,
     as_u8,
     leaves,
-    line_shapes,
+    shapes,
 ):
-    """Fill one tree's lines from its root outwards; return how many there are."""
-    tops = np.empty(as_u8.shape[0], np.int32)  # the node at the top of each line
-    tops[0] = 0
-    n_lines, n_leaves = 1, 0
+    """Fill one tree's lines from its root outwards; return how many there are.
+
+    A line holds the top of one large subtree, or as many small ones, whole, as fit: neighbours among the
+    subtrees below one line.
+    """
+    sizes = _sizes(left, right)
+    roots = np.empty(as_u8.shape[0] + 1, np.int32)  # the roots of all lines, one after another
+    first_root = np.empty(as_u8.shape[0] + 1, np.int32)
+    roots[0], first_root[0] = 0, 0
+    n_roots, n_lines, n_leaves = 1, 1, 0
     frontier = np.empty(SPLITS + 1, np.int32)
     stack = np.empty(SPLITS + 2, np.int32)
     chosen = np.empty(SPLITS, np.int32)
     line = 0
     while line < n_lines:
-        n_chosen = _choose(tops[line], left, right, weight, frontier, chosen)
+        first_root[n_lines] = n_roots
+        top = roots[first_root[line]]
+        last_root = first_root[line + 1]
+        whole = sizes[top] <= SPLITS
+        n_chosen = 0 if whole else _choose(top, left, right, weight, frontier, chosen)
         as_f32[line, :SPLITS] = np.inf
-        as_u32[line, 12] = first_line + n_lines
-        as_u32[line, 13] = first_leaf + n_leaves
-        stack[0] = tops[line]
-        depth, split, exit_, shape, leaf_mask = 1, 0, 0, 1, 0
-        while depth:
-            depth -= 1
-            node = stack[depth]
-            inside = False
-            for i in range(n_chosen):
-                inside |= chosen[i] == node
-            shape = (shape << 1) | np.int64(inside)
-            if inside:
-                as_f32[line, split] = threshold[node]
-                as_u16[line, 16 + split] = feature[node]
-                as_u8[line, 62] |= np.uint8(missing_right[node]) << split
-                as_u8[line, 63] |= np.uint8(category[node]) << split
-                stack[depth], stack[depth + 1] = right[node], left[node]
-                depth += 2
-                split += 1
-                continue
-            if left[node] < 0:
-                leaf_mask |= 1 << exit_
-                leaves[n_leaves] = node
-                n_leaves += 1
-            else:
-                tops[n_lines] = node
-                n_lines += 1
-            exit_ += 1
-        as_u16[line, 30] = leaf_mask
-        line_shapes[line] = shape
+        as_u32[line, 12] = first_leaf + n_leaves
+        as_u32[line, 14] = 0 if whole else first_line + n_lines
+        split, exit_, leaf_mask, starts, ordinal, room, places = 0, 0, 0, 0, 0, 0, 0
+        for root in range(first_root[line], last_root):
+            place = (split << 4) | exit_
+            shape = 1
+            stack[0] = roots[root]
+            depth = 1
+            while depth:
+                depth -= 1
+                node = stack[depth]
+                inside = whole and left[node] >= 0
+                for i in range(n_chosen):
+                    inside |= chosen[i] == node
+                shape = (shape << 1) | np.int64(inside)
+                if inside:
+                    as_f32[line, split] = threshold[node]
+                    as_u16[line, 16 + split] = feature[node]
+                    as_u8[line, 62] |= np.uint8(missing_right[node]) << split
+                    as_u8[line, 63] |= np.uint8(category[node]) << split
+                    stack[depth], stack[depth + 1] = right[node], left[node]
+                    depth += 2
+                    split += 1
+                    continue
+                if left[node] < 0:
+                    leaf_mask |= 1 << exit_
+                    leaves[n_leaves] = node
+                    n_leaves += 1
+                else:
+                    if sizes[node] > room or not places:  # not beside its neighbours: a line begins
+                        starts |= 1 << ordinal
+                        room, places = SPLITS, SUBTREES
+                        first_root[n_lines] = n_roots
+                        n_lines += 1
+                    room -= min(room, sizes[node])
+                    places -= 1
+                    roots[n_roots] = node
+                    n_roots += 1
+                    ordinal += 1
+                exit_ += 1
+            shapes[line, root - first_root[line]] = (shape << _PLACE_BITS) | place
+        as_u16[line, 27], as_u16[line, 30] = starts, leaf_mask
         line += 1
     return n_lines
 
@@ -211,10 +275,10 @@ def _choose(top, left, right, weight, frontier, chosen):
     return n_chosen
 
 
-def _exits_of(shape: int) -> NDArray[np.uint8]:
-    """Return the number of splits and then the exit of each mask, for a shape as its preorder walk's bits."""
+def _exits_of(shape: int, split: int, exit_: int) -> NDArray[np.uint8]:
+    """Return the exit of each mask, uint8 [256], for a shape whose first split and exit are given."""
     bits = [int(bit) for bit in bin(shape)[3:]]
-    position = split = exit_ = 0
+    position = 0
 
     def read() -> tuple[int, Any, Any] | int:
         nonlocal position, split, exit_
@@ -228,25 +292,31 @@ def _exits_of(shape: int) -> NDArray[np.uint8]:
         return (number, read(), read())
 
     root = read()
-    table = [split]
-    for mask in range(1 << split):
+    exits = np.empty(MASKS, np.uint8)
+    for mask in range(MASKS):
         node = root
         while isinstance(node, tuple):
             node = node[2] if mask >> node[0] & 1 else node[1]
-        table.append(node)
-    return np.array(table, np.uint8)
+        exits[mask] = node
+    return exits
 
 
-def _distinct(parts: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Return the distinct rows, told apart by their bits (-0.0 is not 0.0), and each leaf's row.
+def _distinct(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return the distinct rows, told apart by their bits (-0.0 is not 0.0), and each row's place in them."""
+    key = np.dtype((np.void, 8 * values.shape[1]))
+    rows, back = np.unique(np.ascontiguousarray(values).view(key).ravel(), return_inverse=True)
+    return rows, back
 
-    Tree by tree first: sorting the leaves of a whole large forest would take minutes.
+
+def _merge(
+    parts: list[tuple[NDArray[np.float64], NDArray[np.intp]]],
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return the distinct rows of all trees, and each leaf's row.
+
+    Tree by tree before: sorting the leaves of a whole large forest would take minutes.
     """
-    width = parts[0].shape[1]
-    key = np.dtype((np.void, 8 * width))
-    found = [np.unique(np.ascontiguousarray(part).view(key).ravel(), return_inverse=True) for part in parts]
-    table, back = np.unique(np.concatenate([rows for rows, _ in found]), return_inverse=True)
-    starts = np.cumsum([0, *(rows.size for rows, _ in found)])
+    table, back = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
+    starts = np.cumsum([0, *(rows.size for rows, _ in parts)])
     dtype = next(d for d in (np.uint8, np.uint16, np.uint32) if table.size <= np.iinfo(d).max + 1)
-    codes = [back[start:][inverse] for start, (_, inverse) in zip(starts, found, strict=False)]
-    return table.view(np.float64).reshape(-1, width), np.concatenate(codes).astype(dtype)
+    codes = [back[start:][inverse] for start, (_, inverse) in zip(starts, parts, strict=False)]
+    return table.view(np.float64).reshape(table.size, -1), np.concatenate(codes).astype(dtype)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.bundle import Bundle, Golden, write_bundle
+from models.bundle import Bundle, Golden, Parts, write_bundle
 from models.errors import GoldenMismatchError, ImportRefusedError
 from models.forest import Forest
-from models.importers import lightgbm_source, sklearn_source
-from models.importers.source import Rows, Source
-from models.pack import pack
+from models.importers import lightgbm_source, onnx_source, sklearn_source, xgboost_source
+from models.importers.boundary import boundary_rows
+from models.importers.census import Census
+from models.importers.levels import Levels
+from models.importers.source import Source
+from models.pack import Tree, pack
 
 #: Rows that are compared with the source before a bundle is believed.
 CHECKED_ROWS = 1024
@@ -24,7 +26,11 @@ GOLDEN_ROWS = 64
 _TAKERS: Mapping[str, Callable[[Any], Source]] = {
     "sklearn": sklearn_source.take_apart,
     "lightgbm": lightgbm_source.take_apart,
+    "xgboost": xgboost_source.take_apart,
+    "onnx": onnx_source.take_apart,
 }
+
+Progress = Callable[[int, int], None]
 
 
 def import_model(
@@ -34,16 +40,18 @@ def import_model(
     feature_names: Sequence[str] | None = None,
     trained_at: str = "",
     notes: Mapping[str, str] | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Bundle:
     """Turn a trained model into a bundle file.
 
     Args:
-        model: RandomForest or ExtraTrees of scikit-learn, or a Booster, LGBMClassifier or LGBMRegressor of
-            LightGBM.
+        model: a tree model of scikit-learn, LightGBM or XGBoost, or an onnx ModelProto; docs/models.md lists
+            what is carried.
         path: where the bundle goes; written whole or not at all.
         feature_names: names of the features in their order; by default those that the model knows.
         trained_at: when it was trained, ISO 8601 in UTC.
         notes: provenance to keep: training run, data, author.
+        progress: called with the trees that are packed, and how many there are.
 
     Returns:
         The open bundle. It scored CHECKED_ROWS rows on and around the model's thresholds exactly as the
@@ -58,18 +66,54 @@ def import_model(
         raise ImportRefusedError(
             f"a {type(model).__name__} of {library!r} is not known: {', '.join(_TAKERS)} are"
         )
-    source = taker(model)
-    changes: dict[str, Any] = {"trained_at": trained_at, "notes": dict(notes or {})}
+    return write_source(
+        taker(model),
+        Path(path),
+        feature_names,
+        {"trained_at": trained_at, "notes": dict(notes or {})},
+        progress,
+    )
+
+
+def write_source(
+    source: Source,
+    path: Path,
+    feature_names: Sequence[str] | None,
+    facts: Mapping[str, Any],
+    progress: Progress,
+) -> Bundle:
+    """Write a model that was taken apart as a bundle; see import_model."""
+    n_trees, n_features = source.meta.n_trees, len(source.meta.feature_names)
+    census, levels = Census(n_features), Levels(source, map(source.tree, range(n_trees)))
+
+    def trees() -> Iterator[Tree]:
+        for number in range(n_trees):
+            tree = source.tree(number)
+            census.add(tree)
+            yield levels.narrow(tree)
+            progress(number + 1, n_trees)
+
+    packed = pack(trees())
+    changes = {**facts, **census.facts(source)}
     if feature_names is not None:
-        changes["feature_names"] = _checked_names(feature_names, len(source.meta.feature_names))
+        changes["feature_names"] = _checked_names(feature_names, n_features)
     meta = source.meta.model_copy(update=changes)
+    zeros = np.zeros(meta.n_raw)
+    parts = Parts(
+        categories=source.categories,
+        groups=source.groups,
+        rules=levels.rules(source),
+        levels=levels.levels,
+        level_codes=levels.codes,
+        level_starts=levels.starts,
+        start=zeros if source.start is None else source.start,
+        # Only -0.0 added to a number leaves all of them as they are.
+        offset=-zeros if source.offset is None else source.offset,
+    )
     rows = boundary_rows(source, CHECKED_ROWS)
     checked = Golden(rows, source.raw(rows), source.predict(rows))
     golden = Golden(rows[:GOLDEN_ROWS], checked.raw[:GOLDEN_ROWS], checked.out[:GOLDEN_ROWS])
-    path = Path(path)
-    bundle = write_bundle(
-        path, meta, pack(source.trees), categories=source.categories, missing=source.missing, golden=golden
-    )
+    bundle = write_bundle(path, meta, packed, parts, golden)
     try:
         Forest(bundle).check_golden(checked)
     except GoldenMismatchError as error:
@@ -82,48 +126,3 @@ def _checked_names(names: Sequence[str], expected: int) -> tuple[str, ...]:
     if len(names) != expected:
         raise ImportRefusedError(f"{len(names)} feature names were given, the model has {expected} features")
     return tuple(map(str, names))
-
-
-def boundary_rows(source: Source, count: int) -> Rows:
-    """Make rows that lie on thresholds and right beside them, where importers go wrong.
-
-    Returns:
-        float32 [count, features]: each value is a threshold of that feature, its neighbour on either side,
-        zero, a category, or missing where the source allows it.
-    """
-    random = np.random.default_rng(count)
-    n_features = len(source.meta.feature_names)
-    rows = np.zeros((count, n_features), np.float32)
-    for feature, (thresholds, categorical) in _thresholds(source, n_features).items():
-        pool = thresholds[np.isfinite(thresholds)]
-        if categorical or not pool.size:
-            pool = np.arange(-2, 66, dtype=np.float32)
-        values = random.choice(pool, count)
-        toward = random.choice(np.array([-np.inf, np.inf], np.float32), count)
-        beside = random.random(count) < 0.5  # noqa: PLR2004 - one half
-        rows[:, feature] = np.where(beside, np.nextafter(values, toward), values)
-    if source.meta.allows_missing:
-        rows[random.random(rows.shape) < 0.05] = np.nan  # noqa: PLR2004 - some
-        rows[: count // 2] = np.nan_to_num(rows[: count // 2], nan=0.0)  # half without: the other kernel
-    rows[~np.isfinite(rows) & ~np.isnan(rows)] = 0.0
-    return np.ascontiguousarray(rows[random.permutation(count)])
-
-
-def _thresholds(source: Source, n_features: int) -> dict[int, tuple[NDArray[np.float32], bool]]:
-    """Return a sample of each feature's thresholds, and whether it is categorical."""
-    feature, threshold, category = [], [], []
-    for tree in source.trees[:: max(1, len(source.trees) // 64)]:
-        splits = tree.left >= 0
-        feature.append(tree.feature[splits])
-        threshold.append(tree.threshold[splits])
-        category.append(tree.category[splits])
-    features = np.concatenate(feature)
-    thresholds = np.concatenate(threshold)
-    categories = np.concatenate(category)
-    order = np.argsort(features, kind="stable")
-    starts = np.searchsorted(features[order], np.arange(n_features + 1))
-    found = {}
-    for number in range(n_features):
-        mine = order[starts[number] : starts[number + 1]]
-        found[number] = (thresholds[mine], bool(categories[mine].any()))
-    return found

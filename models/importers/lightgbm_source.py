@@ -1,9 +1,8 @@
 """Takes LightGBM's boosters apart.
 
-LightGBM compares float64 values with float64 thresholds (`x <= t` goes left); rows here are float32, so a
-threshold rounded down decides the same. Its prediction drops values up to 1e-35 from zero (it passes rows
-as pairs), and each feature has one rule for what is missing (`tree.h`, `predictor.hpp`, 4.x). The model's
-text carries every number with 17 digits, which is exact.
+LightGBM compares float64 values with float64 thresholds (`x <= t` goes left). Its prediction drops values up
+to 1e-35 from zero (it passes rows as pairs), and each feature has one rule for what is missing (`tree.h`,
+`predictor.hpp`, 4.x). The model's text carries every number with 17 digits, which is exact.
 """
 
 from __future__ import annotations
@@ -15,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImportRefusedError
-from models.importers.source import Rows, Scores, Source, round_down
-from models.layout import MAX_FEATURES, NAN_IS_ZERO, TINY_IS_ZERO, ZERO_IS_MISSING
-from models.meta import BundleMeta, Link
-from models.pack import Tree
+from models.importers.source import NO_SET, Rows, Scores, Source, SourceTree, as_scores
+from models.layout import (
+    KIND_BITS,
+    MAX_CATEGORY,
+    MAX_FEATURES,
+    NAN_IS_ZERO,
+    TINY_IS_ZERO,
+    TRUNCATED,
+    ZERO_IS_MISSING,
+)
+from models.links import Link
+from models.meta import BundleMeta
 
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 #: LightGBM's missing types to what is done with a feature's value first.
@@ -29,6 +36,7 @@ _LINKS: Mapping[str, Link] = {
     "multiclass": "softmax",
     "multiclassova": "sigmoid_each",
     "cross_entropy": "sigmoid",
+    "cross_entropy_lambda": "log1p_exp",
     "poisson": "exp",
     "gamma": "exp",
     "tweedie": "exp",
@@ -77,26 +85,31 @@ def take_apart(model: Any) -> Source:
         input_dtype="float64",
         link=link,
         link_scale=scale,
-        per_class=per_iteration > 1,
         divisor=len(trees) // per_iteration if "average_output" in header else 1,
         allows_missing=True,
         allows_infinite=True,
         n_raw=per_iteration,
         n_trees=len(trees),
-        n_nodes=sum(tree.left.size for tree in trees),
+        n_nodes=1,  # counted when the trees are packed
     )
 
     def raw(x: Rows) -> Scores:
-        return _rows(booster.predict(x, raw_score=True, num_threads=1), len(x))
+        return as_scores(booster.predict(x, raw_score=True, num_threads=1), x)
 
     def predict(x: Rows) -> Scores:
-        return _rows(booster.predict(x, num_threads=1), len(x))
+        return as_scores(booster.predict(x, num_threads=1), x)
 
-    return Source(meta, trees, np.array(categories, np.uint32), rules, raw, predict)
-
-
-def _rows(scores: Any, count: int) -> Scores:
-    return np.ascontiguousarray(scores, np.float64).reshape(count, -1)
+    return Source(
+        meta,
+        trees.__getitem__,
+        raw=raw,
+        predict=predict,
+        categories=np.array(categories, np.uint32),
+        groups=(np.arange(len(trees)) % per_iteration).astype(np.uint32)[: len(trees) * (per_iteration > 1)],
+        rules=rules,
+        importance=booster.feature_importance("gain"),
+        importance_kind="total gain",
+    )
 
 
 def _outputs(objective: str, n_raw: int, classes: Any) -> tuple[str, ...]:
@@ -133,7 +146,7 @@ def _tree(
     categories: list[int],
     rules: NDArray[np.uint8],
     settled: dict[int, int],
-) -> Tree:
+) -> SourceTree:
     """Read one tree; its sets of categories and its features' missing rules are added to the others'."""
     if block.get("is_linear", "0") != "0":
         raise ImportRefusedError("linear trees (linear_tree=true) are not carried")
@@ -155,26 +168,28 @@ def _tree(
     kind = numbers("decision_type", np.int32, n_splits)
     threshold = numbers("threshold", np.float64, n_splits)
     categorical = (kind & _CATEGORICAL) > 0
-    down = round_down(np.where(categorical, 0.0, threshold))
+    sets = np.full(n_splits + n_leaves, NO_SET, np.int64)
     for split in np.flatnonzero(categorical):
-        down.view(np.uint32)[split] = _add_set(block, int(threshold[split]), categories)
+        sets[split] = _add_set(block, int(threshold[split]), categories)
+        rules[feature[split]] = TINY_IS_ZERO | TRUNCATED
     numeric = feature[~categorical].tolist(), (kind[~categorical] >> 2 & 3).tolist()
     for number, missing in sorted({*zip(*numeric, strict=True)}):
         if settled.setdefault(number, missing) != missing:
             raise ImportRefusedError(f"feature {number} is split with two missing types (missing_type)")
-        rules[number] = _MISSING_RULES[missing]
+        rules[number] = (rules[number] & KIND_BITS) | _MISSING_RULES[missing]
     counts = numbers("internal_count", np.float64, n_splits), numbers("leaf_count", np.float64, n_leaves)
     values = numbers("leaf_value", np.float64, n_leaves)
     leaf = np.full(n_leaves, -1, np.int32)
-    return Tree(
+    return SourceTree(
         left=np.concatenate([left, leaf]).astype(np.int32),
         right=np.concatenate([right, leaf]).astype(np.int32),
         feature=_padded(feature, n_leaves),
-        threshold=_padded(down, n_leaves),
+        threshold=_padded(threshold, n_leaves),
         weight=np.concatenate(counts),
-        missing_right=_padded((kind & _DEFAULT_LEFT) == 0, n_leaves),
-        category=_padded(categorical, n_leaves),
+        # A missing category goes right, whatever the split says.
+        missing_right=_padded(((kind & _DEFAULT_LEFT) == 0) | categorical, n_leaves),
         value=np.concatenate([np.zeros(n_splits), values]).reshape(-1, 1),
+        category_set=sets if categorical.any() else None,
     )
 
 
@@ -186,6 +201,8 @@ def _add_set(block: Mapping[str, str], number: int, categories: list[int]) -> in
     """Append a split's set of categories; return where it starts."""
     bounds = [int(part) for part in block["cat_boundaries"].split()]
     words = [int(part) for part in block["cat_threshold"].split()][bounds[number] : bounds[number + 1]]
+    if len(words) * 32 > MAX_CATEGORY:
+        raise ImportRefusedError(f"a category of {MAX_CATEGORY} or more (cat_threshold) is not carried")
     start = len(categories)
     categories.extend([len(words), *words])
     return start

@@ -1,0 +1,8 @@
+"""x."""
+
+from typing import Any
+
+from models.importers.source import Source
+
+
+def take_apart(model: Any) -> Source: ...
