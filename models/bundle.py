@@ -179,7 +179,7 @@ def open_bundle(path: Path | str, digest: str | None = None, *, pages: Pages = "
             mapped = map_file(file.fileno(), size, pages)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
-    if digest is not None and (found := hashlib.sha256(mapped).hexdigest()) != digest:
+    if digest is not None and (found := hashlib.sha256(mapped.data).hexdigest()) != digest:
         raise BundleError(f"{path}: its sha256 is {found}, not {digest}: fetch it again")
     try:
         header, start = _read_header(mapped)

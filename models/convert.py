@@ -3,8 +3,8 @@
 The trees compare float32. A source that compares float64 has all distinct thresholds of a feature as its
 levels, each with a float32 code in the same order: a value that float32 does not hold is replaced by the
 smallest float32 above the code of the highest level below it, and so falls on the same side of each
-threshold. (Rank coding: the codes are the thresholds themselves, rounded down, so that all values which
-float32 does hold need no search.)
+threshold. (Rank coding. Where it can be, the codes are the thresholds themselves, rounded down, so that all
+values which float32 does hold need no search.)
 """
 
 from __future__ import annotations

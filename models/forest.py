@@ -9,8 +9,9 @@ from models import kernel, plan
 from models.bundle import Bundle, Golden, Rows
 from models.errors import GoldenMismatchError, InputError
 from models.layout import CODED, KIND_BITS, TRUNCATED
-from models.links import BOUND, FLOAT32, NUMBERS, PAIRS
+from models.links import BOUND, COMPLEMENTS, FLOAT32, NUMBERS
 
+_SUMS = {"float64": plan.SUM64, "float32": plan.SUM32, "float64_to_float32": plan.SUM64_TO_32}
 _WARM_ROUNDS = 3
 
 
@@ -54,7 +55,7 @@ class Forest:
                 plan.CONVERT: _when_to_convert(bundle),
                 plan.DIVISOR: meta.divisor,
                 plan.RAW_DIVIDED: int(meta.raw_divided),
-                plan.SUM32: int(meta.sum_dtype == "float32"),
+                plan.SUMS: _SUMS[meta.sum_dtype],
                 plan.LINK: NUMBERS[meta.link],
                 plan.SCALE: float(meta.link_scale),
                 plan.HAS_SENTINEL: int(meta.missing_value is not None),
@@ -150,8 +151,9 @@ def close(a: NDArray[np.float64], b: NDArray[np.float64], link: str) -> NDArray[
     """Say where two arrays of outputs differ by at most what their link allows (models.links.BOUND)."""
     dtype = np.float32 if link in FLOAT32 else np.float64
     larger = np.maximum(np.abs(a), np.abs(b)).astype(dtype)
-    if link in PAIRS:  # the first is one less the second, whose last bits weigh more where it is small
-        larger[:, 0] = np.maximum(larger[:, 0], larger[:, 1])
+    if link in COMPLEMENTS:
+        columns = np.s_[:, : COMPLEMENTS[link]]
+        larger[columns] = np.maximum(larger[columns], dtype(0.5))
     with np.errstate(invalid="ignore"):
         near = np.abs(a - b) <= BOUND[link] * np.spacing(larger)
     found: NDArray[np.bool_] = near | (a.view(np.uint64) == b.view(np.uint64)) | (np.isnan(a) & np.isnan(b))

@@ -132,7 +132,7 @@ def _sum(plan, leaves, raw):
     Where the source adds float32, each sum is rounded to it: the sum of two float32 in float64, rounded,
     is their float32 sum.
     """
-    table, groups, single = plan[p.TABLE], plan[p.GROUPS], plan[p.SUM32] != np.uint64(0)
+    table, groups, single = plan[p.TABLE], plan[p.GROUPS], plan[p.SUMS] == np.uint64(p.SUM32)
     n_raw = raw.size
     for k in range(n_raw):
         raw[k] = load_f64(plan[p.START] + _EIGHT * np.uint64(k))
@@ -153,20 +153,23 @@ def _sum(plan, leaves, raw):
 
 @njit(nogil=True, inline="always")
 def _finish(plan, linked, raw, out):
-    """Divide, add what comes last, and link."""
-    divisor, single = np.float64(plan[p.DIVISOR]), plan[p.SUM32] != np.uint64(0)
+    """Divide, add what comes last, link, and round to float32 where the source answers so."""
+    divisor, sums = np.float64(plan[p.DIVISOR]), np.int64(plan[p.SUMS])
     for k in range(raw.size):
         if divisor != 1.0 and (linked or plan[p.RAW_DIVIDED]):
             raw[k] /= divisor
-            if single:
+            if sums == p.SUM32:
                 raw[k] = np.float64(np.float32(raw[k]))
         raw[k] += load_f64(plan[p.OFFSET] + _EIGHT * np.uint64(k))
-        if single:
+        if sums == p.SUM32:
             raw[k] = np.float64(np.float32(raw[k]))
     if linked:
         apply_link(np.int64(plan[p.LINK]), as_f64(plan[p.SCALE]), raw, out)
     else:
         out[:] = raw
+    if sums != p.SUM64:
+        for k in range(out.size):
+            out[k] = np.float64(np.float32(out[k]))
 
 
 def _signature(floating: types.Type) -> types.Type:

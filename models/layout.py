@@ -15,7 +15,7 @@ exits in their order, the ones with which a line begins.
     32      feature    u16 x 8   feature of each split
     48      leaf       u32       first leaf below this one
     52      block      u16       the subtree's block in `exits`
-    54      starts     u16       bit j: the j-th exit that is no leaf leads into another line than the one before
+    54      starts     u16       bit j: with the j-th exit that is no leaf another line begins
     56      child      u32       first line below this one
     60      leaf_mask  u16       bit e: exit e is a leaf
     62      missing    u8        bit i: at split i a missing value goes right

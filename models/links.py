@@ -28,9 +28,10 @@ Link = Literal[
     "exp32",
     "step",
     "argmax",
-    "pair32",
+    "pair",
     "logistic32",
     "logistic_pair32",
+    "mirror",
 ]
 
 #: Each link's number in the kernel.
@@ -39,8 +40,9 @@ NUMBERS: Final[dict[str, int]] = {name: number for number, name in enumerate(get
 OUTPUTS: Final[dict[str, int]] = {
     "sigmoid_pair": 2,
     "sigmoid_pair32": 2,
-    "pair32": 2,
+    "pair": 2,
     "logistic_pair32": 2,
+    "mirror": 2,
     "argmax": 1,
 }
 #: Units in the last place (of float64, of float32 where the link is) by which an output may differ.
@@ -53,17 +55,18 @@ BOUND: Final[dict[str, int]] = {
     "log1p_exp": 2,
     "softmax": 4,
     "isolation": 2,
-    "sigmoid32": 1,
-    "sigmoid_pair32": 1,
+    "sigmoid32": 2,
+    "sigmoid_pair32": 2,
     "exp32": 1,
     "softmax32": 4,
-    "logistic32": 1,
-    "logistic_pair32": 1,
+    "logistic32": 2,
+    "logistic_pair32": 2,
 }
 #: Links whose outputs are float32.
 FLOAT32: Final = frozenset(name for name in get_args(Link) if name.endswith("32"))
-#: Links of two outputs, of which the first is one less the second.
-PAIRS: Final = frozenset(name for name in get_args(Link) if "pair" in name)
+#: Links that take a number from one, and of how many outputs: the last bits of that number count there,
+#: however small what is left.
+COMPLEMENTS: Final = {"sigmoid_pair": 1, "sigmoid_pair32": 1, "logistic_pair32": 2, "logistic32": None}
 
 _N: Final = NUMBERS
 (
@@ -81,9 +84,10 @@ _N: Final = NUMBERS
     _EXP32,
     _STEP,
     _ARGMAX,
-    _PAIR32,
+    _PAIR,
     _LOGISTIC32,
     _LOGISTIC_PAIR32,
+    _MIRROR,
 ) = list(_N.values())[1:]
 
 _ONE32: Final = np.float32(1.0)
@@ -178,14 +182,16 @@ def apply_link(link, scale, raw, out):
         # scipy's expit, and then the rest to one.
         out[1] = 1.0 / (1.0 + math.exp(-scale * raw[0]))
         out[0] = 1.0 - out[1]
-    elif link in (_SIGMOID_PAIR32, _PAIR32, _LOGISTIC_PAIR32):
-        positive = np.float32(raw[0])
-        if link == _SIGMOID_PAIR32:
-            positive = _sigmoid32(raw[0])
-        elif link == _LOGISTIC_PAIR32:
-            positive = _logistic32(raw[0])
+    elif link == _SIGMOID_PAIR32:
+        positive = _sigmoid32(raw[0])
         out[1] = positive
         out[0] = _ONE32 - positive
+    elif link == _PAIR:
+        out[1], out[0] = raw[0], 1.0 - raw[0]
+    elif link == _LOGISTIC_PAIR32:
+        out[1], out[0] = _logistic32(raw[0]), _logistic32(-raw[0])
+    elif link == _MIRROR:
+        out[1], out[0] = raw[0], -raw[0]
     else:
         for k in range(raw.size):
             out[k] = _link_one(link, scale, raw[k])

@@ -31,7 +31,7 @@ class BundleMeta(BaseModel):
         outputs: names of the outputs: class labels (the positive one alone where the source gives one
             number for two classes), or `value`.
         input_dtype: the type in which the source compares.
-        sum_dtype: the type in which the source adds.
+        sum_dtype: the type in which the source adds, and to which it rounds the sum at last.
         link: from raw scores to outputs, as the source's objective does.
         link_scale: the link's parameter.
         divisor: sums are divided by this before the link.
@@ -61,7 +61,7 @@ class BundleMeta(BaseModel):
     feature_names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES, strict=False)]
     outputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=65536, strict=False)]
     input_dtype: Literal["float32", "float64"]
-    sum_dtype: Literal["float32", "float64"] = "float64"
+    sum_dtype: Literal["float32", "float64", "float64_to_float32"] = "float64"
     link: Link = "identity"
     link_scale: float = 1.0
     divisor: Annotated[int, Field(ge=1, le=2**32)] = 1

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from models.layout import LINE, MASKS, SPLITS, SUBTREES
 
-#: A shape is its preorder walk as bits, a split 1 and an exit 0, below a leading 1: at most 18 bits. Its place
-#: in a line is its first split and its first exit, in four bits each.
+#: A shape is its preorder walk as bits, a split 1 and an exit 0, below a leading 1: at most 18 bits. Its
+#: place in a line is its first split and its first exit, in four bits each.
 _PLACE_BITS = 8
 #: Where a line's blocks begin, in two bytes.
-_BLOCK = LINE.fields["block"][1] // 2
+_BLOCK = 52 // 2
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def pack(trees: Iterable[Tree], progress: Callable[[], None] = lambda: None) -> 
     """
     blocks = _Blocks()
     lines: list[NDArray[np.void]] = []
-    values: list[tuple[NDArray[np.float64], NDArray[np.intp]]] = []
+    values: list[tuple[NDArray[np.void], NDArray[np.intp]]] = []
     roots = []
     n_lines = n_leaves = 0
     for tree in trees:
@@ -143,6 +143,22 @@ def _pack_one(
     several = shapes[:, 1] > 0
     words.view(np.uint16)[several, _BLOCK : _BLOCK + SUBTREES] = numbers[several]
     return lines.copy(), leaves
+
+
+@njit(nogil=True, cache=True)
+def depth_of(left, right):
+    """Return the splits on the longest way."""
+    nodes, depths = np.zeros(left.size + 1, np.int32), np.zeros(left.size + 1, np.int32)
+    count, deepest = 1, 0
+    while count:
+        count -= 1
+        node, depth = nodes[count], depths[count]
+        deepest = max(deepest, depth)
+        if left[node] >= 0:
+            nodes[count], nodes[count + 1] = left[node], right[node]
+            depths[count] = depths[count + 1] = depth + 1
+            count += 2
+    return deepest
 
 
 @njit(nogil=True, cache=True)
@@ -301,7 +317,7 @@ def _exits_of(shape: int, split: int, exit_: int) -> NDArray[np.uint8]:
     return exits
 
 
-def _distinct(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _distinct(values: NDArray[np.float64]) -> tuple[NDArray[np.void], NDArray[np.intp]]:
     """Return the distinct rows, told apart by their bits (-0.0 is not 0.0), and each row's place in them."""
     key = np.dtype((np.void, 8 * values.shape[1]))
     rows, back = np.unique(np.ascontiguousarray(values).view(key).ravel(), return_inverse=True)
@@ -309,7 +325,7 @@ def _distinct(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 
 
 def _merge(
-    parts: list[tuple[NDArray[np.float64], NDArray[np.intp]]],
+    parts: list[tuple[NDArray[np.void], NDArray[np.intp]]],
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Return the distinct rows of all trees, and each leaf's row.
 

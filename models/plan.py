@@ -21,7 +21,7 @@ LEVELS, LEVEL_CODES, LEVEL_STARTS, START, OFFSET = range(8, 13)
     CONVERT,
     DIVISOR,
     RAW_DIVIDED,
-    SUM32,
+    SUMS,
     LINK,
     SCALE,
     HAS_SENTINEL,
@@ -29,6 +29,8 @@ LEVELS, LEVEL_CODES, LEVEL_STARTS, START, OFFSET = range(8, 13)
 ) = range(13, 27)
 SIZE: Final = 27
 
+# How sums are rounded: not at all, each to float32, the last to float32.
+SUM64, SUM32, SUM64_TO_32 = range(3)
 # When rows are converted first: never, where a value is missing or tiny, always.
 NEVER, WHERE_ODD, ALWAYS = range(3)
 

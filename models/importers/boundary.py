@@ -62,7 +62,7 @@ def _pools(source: Source, dtype: np.dtype[np.floating]) -> dict[int, NDArray[np
         int(number): threshold[(feature == number) & np.isfinite(threshold)] for number in np.unique(feature)
     }
     if source.rules is not None:
-        for number in np.flatnonzero(source.rules & KIND_BITS):
-            known = source.levels.get(int(number), np.arange(66.0))
-            pools[int(number)] = np.concatenate([known, known + 0.5, [-1.0, -0.5]]).astype(dtype)
+        for place in np.flatnonzero(source.rules & KIND_BITS):
+            known = source.levels.get(int(place), np.arange(66.0))
+            pools[int(place)] = np.concatenate([known, known + 0.5, [-1.0, -0.5]]).astype(dtype)
     return pools

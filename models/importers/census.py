@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from models.importers.source import Source, SourceTree
+from models.pack import depth_of
 
 
 class Census:
@@ -30,7 +30,7 @@ class Census:
         self._rows += np.bincount(tree.feature[splits], weight[splits], self._rows.size)
         self._nodes += tree.left.size
         self._trees += 1
-        self._depth = max(self._depth, int(_depth(tree.left.astype(np.int32), tree.right.astype(np.int32))))
+        self._depth = max(self._depth, int(depth_of(tree.left.astype(np.int32), tree.right.astype(np.int32))))
         # A row of weight w adds w to each split on its way.
         self._mean_depth += float(weight[splits].sum() / weight[0]) if weight[0] > 0 else 0.0
 
@@ -47,19 +47,3 @@ class Census:
             "importance": tuple(round(float(share), 6) for share in shares),
             "importance_kind": source.importance_kind if own else "training rows that a feature splits",
         }
-
-
-@njit(nogil=True, cache=True)
-def _depth(left: NDArray[np.int32], right: NDArray[np.int32]) -> int:
-    """Return the splits on the longest way."""
-    nodes, depths = np.zeros(left.size + 1, np.int32), np.zeros(left.size + 1, np.int32)
-    count, deepest = 1, 0
-    while count:
-        count -= 1
-        node, depth = nodes[count], depths[count]
-        deepest = max(deepest, depth)
-        if left[node] >= 0:
-            nodes[count], nodes[count + 1] = left[node], right[node]
-            depths[count] = depths[count + 1] = depth + 1
-            count += 2
-    return deepest

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle import Rows
 from models.errors import ImportRefusedError
-from models.importers.source import NO_SET, Rows, Scores, Source, SourceTree, as_scores, category_words
+from models.importers.source import NO_SET, Scores, Source, SourceTree, as_scores, category_words
 from models.layout import LEVEL
 from models.links import Link
 from models.meta import BundleMeta

@@ -2,8 +2,8 @@
 
 A source that compares float32 with a float64 threshold: for a float32 x, `x <= t` holds exactly where
 `x <= t rounded down` does; rounding to the nearest would send a row that lies on it to the other side.
-A source that compares float64: see models.convert. The thresholds are the codes of the levels, rounded down;
-where two of a feature would be the same, the higher one moves up, and the feature is marked CODED.
+A source that compares float64: see models.convert. The thresholds are the levels, rounded down; where float32
+cannot tell all levels of a feature apart they are their ranks, and the feature is marked CODED.
 """
 
 from __future__ import annotations
@@ -13,31 +13,20 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImportRefusedError
 from models.importers.source import NO_SET, Source, SourceTree
 from models.layout import CODED
 from models.pack import Tree
 
-_INFINITY = 0x7F800000
+#: The bits of the float32 number one; the bits of its successors count on from there.
+_ONE = 0x3F800000
 
 
 def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the largest float32 that is not above each threshold."""
     with np.errstate(over="ignore"):
         nearest = thresholds.astype(np.float32)
-    above = nearest.astype(np.float64) > thresholds
-    return np.where(above, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-
-
-def _ordered(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Number float32 values in their order, neighbours by neighbours; both zeros are 0."""
-    bits = values.view(np.int32).astype(np.int64)
-    return np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
-
-
-def _from_ordered(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-    bits = np.where(numbers >= 0, numbers, -numbers | 0x80000000)
-    return bits.astype(np.uint32).view(np.float32)
+        above = nearest.astype(np.float64) > thresholds
+        return np.where(above, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 class Levels:
@@ -59,7 +48,8 @@ class Levels:
         if source.meta.input_dtype == "float64":
             for feature, distinct in _distinct(trees).items():
                 levels[feature] = distinct
-                codes[feature] = np.nextafter(self._code(feature, distinct), np.float32(np.inf))
+                with np.errstate(over="ignore"):
+                    codes[feature] = np.nextafter(self._code(feature, distinct), np.float32(np.inf))
         none = np.zeros(0)
         parts = [levels.get(feature, none) for feature in range(n_features)]
         self.starts = np.cumsum([0, *(part.size for part in parts)]).astype(np.uint32)
@@ -99,15 +89,13 @@ class Levels:
     def _code(self, feature: int, distinct: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the float32 threshold of each level: rising without a tie."""
         down = round_down(distinct)
-        numbers, steps = _ordered(down), np.arange(down.size)
-        spread = np.maximum.accumulate(numbers - steps) + steps
-        if np.array_equal(spread, numbers):
+        if np.isfinite(down).all() and (np.diff(down) > 0).all():
             return down
-        if spread[-1] > _INFINITY:
-            raise ImportRefusedError(f"the thresholds of feature {feature} are too many beyond float32")
+        # Any rising numbers do, since every value of the feature is coded: the float32 from 1 on, one by one.
+        ranks = (_ONE + np.arange(distinct.size)).astype(np.uint32).view(np.float32)
         self.coded.add(feature)
-        self._thresholds[feature] = distinct, _from_ordered(spread)
-        return self._thresholds[feature][1]
+        self._thresholds[feature] = distinct, ranks
+        return ranks
 
 
 def _distinct(trees: Iterable[SourceTree]) -> dict[int, NDArray[np.float64]]:

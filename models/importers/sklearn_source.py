@@ -2,8 +2,8 @@
 
 scikit-learn casts rows to float32, compares them with float64 thresholds (`x <= t` goes left), sends NaN
 where each split learned to, and adds float64 leaf values tree by tree, before a forest divides by their
-number (`_forest.py`, `_gb.py`, `_iforest.py`, `_tree.pyx`, 1.9). With n_jobs=1 that order is fixed, and so are the
-bits. Gradient boosting by histograms is another library inside: see histogram_source.
+number (`_forest.py`, `_gb.py`, `_iforest.py`, `_tree.pyx`, 1.9). With n_jobs=1 that order is fixed, and so
+are the bits. Gradient boosting by histograms is another library inside: see histogram_source.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle import Rows
 from models.errors import ImportRefusedError
 from models.importers import histogram_source
-from models.importers.source import Answer, Rows, Scores, Source, SourceTree, accepts, as_scores, numbered
+from models.importers.source import Answer, Scores, Source, SourceTree, accepts, as_scores, numbered
 from models.links import Link
 from models.meta import BundleMeta
 

@@ -93,11 +93,9 @@ def as_scores(found: Any, rows: Rows) -> Scores:
 
 
 def accepts(predict: Answer, n_features: int, value: float, dtype: str) -> bool:
-    """Ask a model itself whether it takes NaN or an infinity: that depends on its version and training."""
-    row = np.zeros((1, n_features), dtype)
-    row[0, 0] = value
+    """Ask a model itself whether it takes NaN or an infinity anywhere: versions and training differ."""
     try:
-        predict(row)
+        predict(np.full((1, n_features), value, dtype))
     except Exception:  # noqa: BLE001 - each library has its own way to refuse
         return False
     return True

@@ -1,4 +1,4 @@
-"""Small forests of every kind that is carried, with awkward data: zeros, missing values, categories."""
+"""Small models of every kind that is carried, with awkward data: zeros, missing values, categories."""
 
 from __future__ import annotations
 
@@ -10,22 +10,13 @@ import lightgbm
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import RandomForestClassifier
 
-from models.bundle import Bundle
+from models.bundle import Bundle, Rows
 from models.importers import import_model
+from models.importers.importer import _TAKERS
+from models.importers.source import NO_SET, Source
 
-Rows = NDArray[np.float32]
-
-FORESTS: dict[str, Callable[..., Any]] = {
-    cls.__name__: cls
-    for cls in (RandomForestClassifier, ExtraTreesClassifier, RandomForestRegressor, ExtraTreesRegressor)
-}
 BOOSTERS: dict[str, dict[str, Any]] = {
     "binary": {"objective": "binary"},
     "binary with another sigmoid": {"objective": "binary", "sigmoid": 0.7},
@@ -37,9 +28,11 @@ BOOSTERS: dict[str, dict[str, Any]] = {
     "tweedie": {"objective": "tweedie"},
     "huber": {"objective": "huber"},
     "cross entropy": {"objective": "cross_entropy"},
+    "cross entropy lambda": {"objective": "cross_entropy_lambda"},
     "zero as missing": {"objective": "binary", "zero_as_missing": True},
     "no missing": {"objective": "binary", "use_missing": False},
     "dart": {"objective": "binary", "boosting": "dart"},
+    "goss": {"objective": "binary", "data_sample_strategy": "goss"},
     "random forest": {
         "objective": "binary",
         "boosting": "rf",
@@ -50,9 +43,11 @@ BOOSTERS: dict[str, dict[str, Any]] = {
 CATEGORICAL = 3
 
 
-def training_data(*, missing: bool, classes: int = 2) -> tuple[Rows, NDArray[np.int64]]:
+def training_data(
+    *, missing: bool, classes: int = 2, dtype: str = "float32"
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     random = np.random.default_rng(0)
-    x = random.standard_normal((2000, 6)).astype(np.float32)
+    x = random.standard_normal((2000, 6)).astype(dtype)
     x[:, CATEGORICAL] = random.integers(0, 70, 2000)
     x[random.random(x.shape) < 0.3] = 0
     signal = x[:, :3].sum(1) + x[:, CATEGORICAL] % 3 + random.standard_normal(2000)
@@ -61,48 +56,66 @@ def training_data(*, missing: bool, classes: int = 2) -> tuple[Rows, NDArray[np.
     return x, np.digitize(signal, np.quantile(signal, np.arange(1, classes) / classes))
 
 
-def train_booster(params: dict[str, Any], *, missing: bool, categorical: bool) -> lightgbm.Booster:
-    x, y = training_data(missing=missing, classes=params.get("num_class", 2))
+def train_booster(
+    params: dict[str, Any], *, missing: bool, categorical: bool, dtype: str = "float32"
+) -> lightgbm.Booster:
+    x, y = training_data(missing=missing, classes=params.get("num_class", 2), dtype=dtype)
     data = lightgbm.Dataset(x, y, categorical_feature=[CATEGORICAL] if categorical else "auto")
     common = {"verbosity": -1, "num_leaves": 31, "min_data_in_leaf": 5, "num_threads": 1}
     return lightgbm.train({**params, **common}, data, 20)
 
 
-def odd_rows(thresholds: Rows, count: int = 1000, *, infinite: bool, missing: bool) -> Rows:
-    """Rows of values on and beside thresholds, zeros of both signs, denormals, tiny and huge numbers."""
-    random = np.random.default_rng(1)
-    up, down = (np.nextafter(thresholds, np.float32(to)) for to in (np.inf, -np.inf))
-    special = [
-        0.0,
-        -0.0,
-        1e-45,
-        -1e-45,
-        1e-35,
-        1.0000001e-35,
-        0.9999999e-35,
-        -1e-36,
-        3e38,
-        -3e38,
-        0.5,
-        -0.5,
-        71,
-    ]
-    pool = np.concatenate([thresholds, up, down, np.arange(-2, 72), np.array(special)]).astype(np.float32)
-    rows = random.choice(pool, (count, 6))
-    if infinite:
-        rows[random.random(rows.shape) < 0.02] = np.inf
-        rows[random.random(rows.shape) < 0.02] = -np.inf
+def take_apart(model: Any) -> Source:
+    return _TAKERS[type(model).__module__.split(".")[0]](model)
+
+
+def thresholds_of(source: Source, feature: int) -> NDArray[np.float64]:
+    """Return every distinct threshold of a feature, as the source compares."""
+    found = [np.zeros(0)]
+    for number in range(source.meta.n_trees):
+        tree = source.tree(number)
+        splits = (tree.left >= 0) & (tree.feature == feature)
+        if tree.category_set is not None:
+            splits &= tree.category_set == NO_SET
+        found.append(tree.threshold[splits])
+    return np.unique(np.concatenate(found))
+
+
+SPECIAL = (0.0, -0.0, 1e-45, -1e-45, 5e-324, 1e-35, 1.0000001e-35, 0.9999999e-35, -1e-36, 3e38, -3e38, 1e300)
+CATEGORIES = (*range(-2, 73), 0.5, -0.5, 1.9999999999, 70.5, 255.0, 16777216.0, 2147483648.0, 1e20, -7.0)
+
+
+def strict_rows(source: Source) -> Rows:
+    """Rows at every distinct threshold and at both of its neighbours, in the type that the source compares.
+
+    All else in a row is random: thresholds of the other features, zeros of both signs, denormals, infinities,
+    what is missing, categories that are unseen, negative or fractional, as far as the source takes them.
+    """
+    meta, random = source.meta, np.random.default_rng(1)
+    dtype = np.dtype(meta.input_dtype)
+    pools = []
+    with np.errstate(over="ignore"):
+        for feature in range(len(meta.feature_names)):
+            at = thresholds_of(source, feature).astype(dtype)
+            beside = [np.nextafter(at, np.array(to, dtype)) for to in (np.inf, -np.inf)]
+            pools.append(np.concatenate([at, *beside, np.array(SPECIAL + CATEGORIES).astype(dtype)]))
+    rows = []
+    for feature, pool in enumerate(pools):
+        block = np.stack([random.choice(other, pool.size) for other in pools], axis=1)
+        block[:, feature] = pool
+        rows.append(block)
+    found = np.concatenate(rows)
+    if meta.allows_infinite:
+        found[random.random(found.shape) < 0.02] = np.inf
+        found[random.random(found.shape) < 0.02] = -np.inf
     else:
-        rows[~np.isfinite(rows)] = 0
-    if missing:
-        rows[: count // 2][random.random((count // 2, 6)) < 0.1] = np.nan
-    return np.ascontiguousarray(rows)
-
-
-def thresholds_of(bundle: Bundle) -> Rows:
-    lines = bundle.forest.lines
-    found = lines["threshold"][lines["category"] == 0].ravel()
-    return np.unique(found[np.isfinite(found)])
+        found[~np.isfinite(found)] = 0
+    if meta.missing_value is not None:
+        found[random.random(found.shape) < 0.05] = meta.missing_value
+    if meta.allows_missing:
+        half = random.random(len(found)) < 0.5
+        found[half[:, None] & (random.random(found.shape) < 0.1)] = np.nan
+    return np.ascontiguousarray(found)
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +127,10 @@ def forest_model() -> Any:
 @pytest.fixture
 def bundle(forest_model: Any, tmp_path: Path) -> Bundle:
     return import_model(forest_model, tmp_path / "forest.bundle")
+
+
+def rows_for(model: Any) -> Rows:
+    return strict_rows(take_apart(model))
+
+
+Train = Callable[[], Any]
