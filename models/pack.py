@@ -206,9 +206,8 @@ def _fill(
     subtrees below one line.
     """
     sizes = _sizes(left, right)
-    roots = np.empty(as_u8.shape[0] + 1, np.int32)  # the roots of all lines, one after another
-    first_root = np.empty(as_u8.shape[0] + 1, np.int32)
-    roots[0], first_root[0] = 0, 0
+    # The roots of all lines, one after another.
+    roots, first_root = np.zeros(as_u8.shape[0] + 1, np.int32), np.zeros(as_u8.shape[0] + 1, np.int32)
     n_roots, n_lines, n_leaves = 1, 1, 0
     frontier = np.empty(SPLITS + 1, np.int32)
     stack = np.empty(SPLITS + 2, np.int32)
@@ -225,8 +224,7 @@ def _fill(
         as_u32[line, 14] = 0 if whole else first_line + n_lines
         split, exit_, leaf_mask, starts, ordinal, room, places = 0, 0, 0, 0, 0, 0, 0
         for root in range(first_root[line], last_root):
-            place = (split << 4) | exit_
-            shape = 1
+            place, shape = (split << 4) | exit_, 1
             stack[0] = roots[root]
             depth = 1
             while depth:

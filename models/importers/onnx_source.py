@@ -186,10 +186,7 @@ def _scores(attributes: Mapping[str, Any], nodes: Nodes, *, classifier: bool) ->
 
 
 def _transform(attributes: Mapping[str, Any]) -> str:
-    found = attributes.get("post_transform", "NONE")
-    name = (
-        {0: "NONE", 1: "SOFTMAX", 2: "LOGISTIC"}.get(found, str(found)) if isinstance(found, int) else found
-    )
+    name = _named(attributes, "post_transform", _POST_TRANSFORMS, "NONE")
     if name not in _TRANSFORMS:
         raise ImportRefusedError(f"the post_transform {name!r} is not carried: {', '.join(_TRANSFORMS)} are")
     return name
