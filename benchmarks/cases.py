@@ -1,4 +1,4 @@
-"""The forests that are measured, and the same trees as each engine reads them; kept in a cache, outside git."""
+"""The forests that are measured, and the same trees as each engine reads them, in a cache outside git."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _lightgbm_tree(number: int, tree: Any) -> str:
 
 
 def write_onnx(case: Case, model: Any) -> None:
-    """Write an ONNX TreeEnsemble: thresholds rounded down to float32, so that `<=` decides as scikit-learn."""
+    """Write an ONNX TreeEnsemble: thresholds rounded down to float32, so that `<=` decides alike."""
     import onnx  # noqa: PLC0415
     from onnx import helper, numpy_helper  # noqa: PLC0415
 

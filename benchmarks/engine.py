@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(_MODULES.get(name, name)) is not None
 
 
+class EngineError(Exception):
+    """An engine could not load the case or died; the message says which and why."""
+
+
 class Engine:
     """The near end: starts the process and asks it.
 
@@ -38,6 +43,9 @@ class Engine:
         name: of the engine, as in benchmarks.peers.
         case: the forest.
         pages: `file`, `4k`, or `huge`: our bundle in huge pages, and the libraries' memory too.
+
+    Raises:
+        EngineError: if it cannot load the case.
     """
 
     def __init__(self, name: str, case: Case, pages: str) -> None:
@@ -45,16 +53,33 @@ class Engine:
         self._pipe, far = context.Pipe()
         if pages == "huge":
             os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        self._name = name
         self._process = context.Process(target=_serve, args=(far, name, case, pages), daemon=True)
         self._process.start()
+        # Without this end, a process that dies is seen at once.
+        far.close()
         os.environ.pop("GLIBC_TUNABLES", None)
-        #: What it said of itself: columns, load_s, bytes.
-        self.loaded: dict[str, Any] = self._pipe.recv()
+        try:
+            #: What it said of itself: columns, load_s, bytes.
+            self.loaded: dict[str, Any] = self._answer()
+        except EngineError:
+            self.close()
+            raise
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Have something done, and wait for it."""
         self._pipe.send((command, arguments))
-        return self._pipe.recv()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise EngineError(f"{self._name} ended with code {self._process.exitcode}") from None
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -78,14 +103,23 @@ def _serve(pipe: Connection, name: str, case: Case, pages: str) -> None:
         importlib.import_module("models.forest")
     x = unseen_rows(_ROWS)
     before, began = _proportional(), time.perf_counter()
-    scores = PEERS[name].load(case, pages)
-    for score in scores.values():
-        score(x[:1])
+    try:
+        scores = PEERS[name].load(case, pages)
+        for score in scores.values():
+            score(x[:1])
+    except Exception as error:  # noqa: BLE001 - whatever a library raises is told to the near end
+        pipe.send(EngineError(f"{name} cannot load the case: {type(error).__name__}: {error}"))
+        return
     load_s = time.perf_counter() - began
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pipe.send({"columns": list(scores), "load_s": load_s, "bytes": _proportional() - before})
-    commands = {"time": _time, "cold": _cold, "threads": _threads, "scores": _scores}
+    commands: dict[str, Callable[..., Any]] = {
+        "time": time_calls,
+        "cold": _cold,
+        "threads": _threads,
+        "scores": _scores,
+    }
     while True:
         command, arguments = pipe.recv()
         pipe.send(commands[command](scores[arguments.pop("column")], x, **arguments))
@@ -97,7 +131,7 @@ def _scores(score: Any, x: NDArray[np.float32], count: int, *, single: bool) -> 
     return np.asarray(score(x[:count]))
 
 
-def _time(score: Any, x: NDArray[np.float32], batch: int, calls: int, first: int) -> NDArray[np.float64]:
+def time_calls(score: Any, x: NDArray[np.float32], batch: int, calls: int, first: int) -> NDArray[np.float64]:
     """Return microseconds a row of each call."""
     taken = np.empty(calls)
     for call in range(calls):

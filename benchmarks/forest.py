@@ -2,15 +2,15 @@
 
     python -m benchmarks.forest [--json] [--quick] [--pages file|4k|huge] [--only NAME ...] [--plot FILE]
 
-250 trees of about 100,000 nodes, 100 features, rows that no engine has seen, one thread each, called from
-Python. Training takes some minutes once, and some engines need minutes more to load it; what is trained and
-converted stays in the cache (~/.cache/scorewire), outside the checkout. --quick takes a smaller forest and
-about a minute. Each engine has a process of its own; they are asked in turns, and the figures are medians over
-all calls of all turns. --pages: our bundle as the file lies (file), surely in 4 KiB pages (4k), or, as are the
-other engines' memory allocations, in huge pages (huge).
+250 trees of about 100,000 nodes, 100 features, rows that no engine has seen, one thread each, called
+from Python. Training takes some minutes once, and some engines need minutes more to load it; what is
+trained and converted stays in the cache (~/.cache/scorewire), outside the checkout. --quick takes a
+smaller forest and about a minute. Each engine has a process of its own; they are asked in turns, and the
+figures are medians over all calls of all turns. --pages: our bundle as the file lies (file), surely in
+4 KiB pages (4k), or, as are the other engines' memory allocations, in huge pages (huge).
 
-The limit is the number of cache lines that a row touches times what an independent random one of them costs on
-this machine (benchmarks/limit.py).
+The limit is the number of cache lines that a row touches times what an independent random one of them
+costs on this machine (benchmarks/limit.py).
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks.cases import FULL, QUICK, Case, prepare
-from benchmarks.engine import Engine, is_installed
+from benchmarks.engine import Engine, EngineError, is_installed
 from benchmarks.limit import limit
 from benchmarks.peers import PEERS
+from benchmarks.report import plot, show
+from benchmarks.small import small
 
 TURNS = 5
 #: Calls a turn, by rows a call: ours, and the others', which take longer.
@@ -43,20 +44,28 @@ _SINGLE_CHECKED = 200
 _SINGLE_ONLY = "C fast path"
 
 
-def load(names: list[str], case: Case, pages: str, progress: Progress) -> dict[str, Engine]:
-    """Prepare what each engine reads, and start them one after the other."""
+def load(
+    names: list[str], case: Case, pages: str, progress: Progress
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Prepare what each engine reads, and start them one after the other; return them and who failed, why."""
     task = progress.add_task("loading", total=len(names))
-    engines = {}
+    engines, failed = {}, {}
     for name in names:
         progress.update(task, description=f"loading {name}")
+        if not is_installed(name):
+            failed[name] = "not installed (pip install -e '.[bench]')"
+            continue
         prepare(case, PEERS[name].suffix)
-        engines[name] = Engine(name, case, pages)
+        try:
+            engines[name] = Engine(name, case, pages)
+        except EngineError as error:
+            failed[name] = str(error)
         progress.advance(task)
-    return engines
+    return engines, failed
 
 
 def measure(engines: dict[str, Engine], progress: Progress) -> dict[str, dict[str, Any]]:
-    """Time all columns of all engines in turns; then cold rows, and how far scores are from scikit-learn's."""
+    """Time all columns in turns; then cold rows, and the distance of scores from scikit-learn's."""
     columns = {column: engine for engine in engines.values() for column in engine.loaded["columns"]}
     times: dict[tuple[str, int], list[NDArray[np.float64]]] = {}
     task = progress.add_task("measuring", total=TURNS * len(columns) * len(_CALLS))
@@ -112,10 +121,8 @@ def threads(engine: Engine) -> float:
 
 def run(case: Case, pages: str, names: list[str]) -> dict[str, Any]:
     """Run the benchmark and return all of its figures."""
-    absent = [name for name in names if not is_installed(name)]
-    present = [name for name in names if name not in absent]
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        engines = load(present, case, pages, progress)
+        engines, failed = load(names, case, pages, progress)
         try:
             figures = measure(engines, progress)
             machine_limit = limit(case, pages)
@@ -131,73 +138,11 @@ def run(case: Case, pages: str, names: list[str]) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "engines": figures,
-        "absent": absent,
+        "failed": failed,
         "limit": {**machine_limit, "of_limit": round(ours / machine_limit["limit_us"], 2)},
         "threads_2_ratio": ratio,
+        "small": small(),
     }
-
-
-def show(facts: dict[str, Any]) -> None:
-    """Print the table."""
-    figures = facts["engines"]
-    table = Table(title=f"{facts['case']['trees']} trees, pages: {facts['case']['pages']}")
-    columns = {
-        "us_row_1": "us, one row",
-        "us_row_1_p99": "p99",
-        "us_row_64": "64 rows",
-        "us_row_3000": "3000 rows",
-        "us_row_cold_4mb": "cold 4 MB",
-        "us_row_cold_64mb": "cold 64 MB",
-        "load_s": "load s",
-        "bytes": "MB",
-        "max_error": "error",
-    }
-    table.add_column("engine")
-    for title in (*columns.values(), "x"):
-        table.add_column(title, justify="right")
-    ours = figures["scorewire"]["us_row_1"]
-    for name, row in sorted(figures.items(), key=lambda item: item[1]["us_row_1"]):
-        shown = [row.get(key) for key in columns]
-        shown[-2] = round(row["bytes"] / 1e6, 1)
-        texts = ["" if value is None else f"{value:,}" for value in shown]
-        table.add_row(name, *texts, f"{row['us_row_1'] / ours:.1f}")
-    console = Console(width=160)
-    console.print(table)
-    bound = facts["limit"]
-    lines = bound["lines_of_trees"] + bound["lines_of_leaves"]
-    console.print(
-        f"limit: {lines:,.0f} lines a row x {bound['random_line_ns']} ns = {bound['limit_us']} us; "
-        f"scorewire takes {bound['of_limit']} times that. "
-        f"Two threads score {facts['threads_2_ratio']} times the rows of one."
-    )
-    if facts["absent"]:
-        console.print(f"not installed: {', '.join(facts['absent'])} (pip install -e '.[bench]')")
-
-
-def plot(facts: dict[str, Any], file: Path) -> None:
-    """Draw one row's time and the memory of each engine, on logarithmic scales."""
-    import matplotlib as mpl  # noqa: PLC0415 - only a picture needs it
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    rows = sorted(facts["engines"].items(), key=lambda item: -item[1]["us_row_1"])
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.5 * len(rows) + 1.2), sharey=True, layout="constrained")
-    for axis, key, scale, title in (
-        (axes[0], "us_row_1", 1.0, "microseconds for one row"),
-        (axes[1], "bytes", 1e6, "MB resident"),
-    ):
-        values = [row[key] / scale for _, row in rows]
-        colours = ["#c0392b" if name == "scorewire" else "#7f8c8d" for name, _ in rows]
-        bars = axis.barh([name for name, _ in rows], values, color=colours)
-        axis.bar_label(
-            bars, [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values], padding=3
-        )
-        axis.set_xscale("log")
-        axis.set_xlim(right=max(values) * 4)
-        axis.set_title(title)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: A
     count = 0
     for row in range(x.shape[0]):
         for root in roots:
-            line, subtree = np.int64(root), 0
+            line, subtree = np.int64(root), np.int64(0)
             while True:
                 count += 1
                 mask = 0
@@ -59,7 +59,7 @@ def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: A
                     if not (leaf_mask >> other) & 1:
                         if (starts >> ordinal) & 1:
                             below += 1
-                            subtree = 0
+                            subtree = np.int64(0)
                         else:
                             subtree += 1
                         ordinal += 1
@@ -70,7 +70,7 @@ def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: A
 def lines_touched(bundle: Bundle) -> dict[str, float]:
     """Return the lines that a mean row touches: of trees, and of the codes of the leaves that it reaches."""
     words = bundle.forest.lines.view(np.uint8).reshape(-1, LINE_BYTES)
-    trees = _touched(words, bundle.forest.roots, bundle.forest.exits, unseen_rows(_ROWS)) / _ROWS
+    trees = float(_touched(words, bundle.forest.roots, bundle.forest.exits, unseen_rows(_ROWS))) / _ROWS
     return {"of_trees": round(trees, 1), "of_leaves": float(bundle.meta.n_trees)}
 
 

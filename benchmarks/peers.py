@@ -1,8 +1,8 @@
 """The engines that score the same trees: how each is loaded, and asked for the share of the positive class.
 
-Left out: YDF, whose importer takes seconds for a tree and rounds thresholds, so that some rows change sides;
-everything that compiles a tree to machine code (lleaves, tl2cgen, m2cgen), which takes minutes for one tree of
-this size; XGBoost, which has no way to read them.
+Left out: YDF, whose importer takes seconds a tree and rounds thresholds, so that some rows change sides;
+everything that compiles a tree to machine code (lleaves, tl2cgen, m2cgen), which takes minutes for one
+tree of this size; XGBoost, which has no way to read them.
 """
 
 from __future__ import annotations
@@ -68,10 +68,16 @@ def load_sklearn(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001 - 
 
 
 def load_lightgbm(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
-    """LightGBM: its Python interface, and its C function for single rows, with the set-up done once."""
+    """LightGBM, one thread."""
     import lightgbm  # noqa: PLC0415
 
-    booster = lightgbm.Booster(model_file=str(case.file(".txt")))
+    return lightgbm_scores(lightgbm.Booster(model_file=str(case.file(".txt"))))
+
+
+def lightgbm_scores(booster: Any) -> dict[str, Score]:
+    """Return LightGBM's Python interface, and its C function for single rows, with the set-up done once."""
+    import lightgbm  # noqa: PLC0415
+
     library, handle = lightgbm.basic._LIB, ctypes.c_void_p()  # noqa: SLF001 - Python does not offer it
     lightgbm.basic._safe_call(  # noqa: SLF001
         library.LGBM_BoosterPredictForMatSingleRowFastInit(
@@ -80,7 +86,7 @@ def load_lightgbm(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
             ctypes.c_int(0),
             ctypes.c_int(-1),
             ctypes.c_int(0),  # float32
-            ctypes.c_int(FEATURES),
+            ctypes.c_int(booster.num_feature()),
             ctypes.c_char_p(b"num_threads=1"),
             ctypes.byref(handle),
         )
@@ -116,11 +122,11 @@ def load_treelite(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
     import treelite  # noqa: PLC0415
 
     model = treelite.Model.deserialize(str(case.file(".treelite")))
-    return {
-        "treelite": lambda x: np.asarray(treelite.gtil.predict(model, x, nthread=1)).reshape(len(x), -1)[
-            :, -1
-        ]
-    }
+
+    def score(x: Rows) -> NDArray[Any]:
+        return np.asarray(treelite.gtil.predict(model, x, nthread=1)).reshape(len(x), -1)[:, -1]
+
+    return {"treelite": score}
 
 
 def load_daal4py(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
@@ -136,21 +142,16 @@ def load_daal4py(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
     for estimator in forest.estimators_:
         tree = estimator.tree_
         number = builder.create_tree(tree.node_count)
-        left, right, feature = (
-            tree.children_left.tolist(),
-            tree.children_right.tolist(),
-            tree.feature.tolist(),
-        )
+        left, right = tree.children_left.tolist(), tree.children_right.tolist()
+        feature = tree.feature.tolist()
         # A row goes left where x < t there: t is the float32 above.
         above = np.nextafter(round_down(tree.threshold), np.float32(np.inf)).tolist()
         share = (tree.value[:, 0, 1] / len(forest.estimators_)).tolist()
-        stack = [(0, -1, 0)]
+        stack: list[tuple[int, dict[str, int]]] = [(0, {})]
         while stack:
-            node, parent, position = stack.pop()
+            node, place = stack.pop()
             if left[node] < 0:
-                builder.add_leaf(
-                    tree_id=number, response=share[node], cover=0.0, parent_id=parent, position=position
-                )
+                builder.add_leaf(tree_id=number, response=share[node], cover=0.0, **place)
                 continue
             own = builder.add_split(
                 tree_id=number,
@@ -158,10 +159,12 @@ def load_daal4py(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
                 feature_value=above[node],
                 default_left=0,
                 cover=0.0,
-                parent_id=parent,
-                position=position,
+                **place,
             )
-            stack += [(right[node], own, 1), (left[node], own, 0)]
+            stack += [
+                (child[node], {"parent_id": own, "position": position})
+                for position, child in ((1, right), (0, left))
+            ]
     del forest, estimator, tree, left, right, feature, above, share
     model = builder.model(0.0)
     predictors: dict[int, Any] = {}

@@ -10,9 +10,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from models.bundle import Bundle, open_bundle
+from models.describe import describe, render
 from models.errors import ModelError
 from models.spec import load_spec
 
@@ -24,7 +26,13 @@ FileArgument = Annotated[Path, typer.Argument(help="A bundle file.")]
 
 @app.command(name="import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A LightGBM text model (.txt), or a .joblib or .pkl file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A model of LightGBM (.txt), XGBoost (.json, .ubj), ONNX (.onnx), or any of these or of "
+            "scikit-learn as a Python object (.joblib, .pkl)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
     spec: Annotated[
         Path | None,
@@ -32,6 +40,13 @@ def import_(
     ] = None,
     trained_at: Annotated[str, typer.Option(help="When it was trained, ISO 8601 in UTC.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")] = None,
+    missing: Annotated[
+        float | None,
+        typer.Option(
+            help="XGBoost: the number that stood for a missing value, which its files forget.",
+            show_default="NaN",
+        ),
+    ] = None,
     trust_pickle: Annotated[
         bool,
         typer.Option(help="Load a .joblib or .pkl file, WHICH RUNS WHATEVER CODE ITS MAKER PUT INTO IT."),
@@ -43,14 +58,32 @@ def import_(
     The bundle is compared with the source on rows that lie on and beside the model's thresholds; what
     cannot be carried to the last bit is refused by name.
     """
-    from models.importers import import_model  # noqa: PLC0415 - the kernel is compiled when it is first loaded
+    # The kernel is compiled when it is first loaded.
+    from models.importers import import_model  # noqa: PLC0415
+    from models.importers.files import load_file  # noqa: PLC0415
 
-    model = _load(source, trust_pickle=trust_pickle)
+    if trust_pickle:
+        Console(stderr=True).print(f"[bold red]loading {escape(str(source))} runs the code that is in it[/]")
     notes = dict(pair.partition("=")[::2] for pair in note or [])
     try:
-        names = load_spec(spec).feature_names if spec else None
-        with Console(stderr=True).status(f"importing {source}, and comparing it with its source"):
-            bundle = import_model(model, out, feature_names=names, trained_at=trained_at, notes=notes)
+        with _progress() as progress:
+            task = progress.add_task(f"loading {source.name}", total=None)
+            model = load_file(source, trust_pickle=trust_pickle)
+            names = load_spec(spec).feature_names if spec else None
+
+            def show(done: int, total: int) -> None:
+                step = "packing trees" if done < total else "comparing with its source"
+                progress.update(task, description=step, completed=done, total=total)
+
+            bundle = import_model(
+                model,
+                out,
+                feature_names=names,
+                trained_at=trained_at,
+                notes=notes,
+                missing=missing,
+                progress=show,
+            )
     except (ModelError, OSError) as error:
         _fail(str(error))
     _show(bundle, as_json=as_json)
@@ -58,7 +91,7 @@ def import_(
 
 @app.command()
 def inspect(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Show what a bundle says of itself, and how large it is."""
+    """Show the model in a bundle: size, trees, depth, provenance, which features matter, how it is packed."""
     _show(_open(file, None), as_json=as_json)
 
 
@@ -86,28 +119,9 @@ def verify(
     _print(facts, "Verified", as_json=as_json)
 
 
-def _load(source: Path, *, trust_pickle: bool) -> Any:
-    if not source.is_file():
-        _fail(f"there is no file {source}")
-    if source.suffix == ".txt":
-        import lightgbm  # noqa: PLC0415 - only importing a model needs its library
-
-        try:
-            return lightgbm.Booster(model_file=str(source))
-        except lightgbm.basic.LightGBMError as error:
-            _fail(f"{source} is no LightGBM model: {error}")
-    if not trust_pickle:
-        _fail(
-            f"{source} is not loaded: a {source.suffix} file runs whatever code its maker put into it. "
-            "If you trust its maker as you trust your own code, say --trust-pickle",
-        )
-    Console(stderr=True).print(f"[bold red]loading {escape(str(source))} runs the code that is in it[/]")
-    import joblib  # noqa: PLC0415 - comes with scikit-learn
-
-    try:
-        return joblib.load(source)
-    except Exception as error:  # noqa: BLE001 - it runs somebody's code, which may raise anything
-        _fail(f"{source} cannot be loaded: {error!r}; was it made with other library versions?")
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _open(file: Path, digest: str | None) -> Bundle:
@@ -118,15 +132,11 @@ def _open(file: Path, digest: str | None) -> Bundle:
 
 
 def _show(bundle: Bundle, *, as_json: bool) -> None:
-    facts = {
-        "digest": bundle.digest,
-        "bytes": bundle.size,
-        **bundle.meta.model_dump(mode="json"),
-        "lines": int(bundle.forest.lines.size),
-        "distinct_leaves": len(bundle.forest.table),
-        "golden_vectors": len(bundle.golden.x),
-    }
-    _print(facts, str(bundle.path), as_json=as_json)
+    facts = describe(bundle)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        Console().print(render(facts))
 
 
 def _print(facts: dict[str, Any], title: str, *, as_json: bool) -> None:

@@ -40,6 +40,7 @@ def import_model(
     feature_names: Sequence[str] | None = None,
     trained_at: str = "",
     notes: Mapping[str, str] | None = None,
+    missing: float | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Bundle:
     """Turn a trained model into a bundle file.
@@ -51,6 +52,8 @@ def import_model(
         feature_names: names of the features in their order; by default those that the model knows.
         trained_at: when it was trained, ISO 8601 in UTC.
         notes: provenance to keep: training run, data, author.
+        missing: a number that stood for a missing value in training (XGBoost's `missing`), where the model
+            itself does not know: a Booster does not, and files forget it. By default the estimator's own.
         progress: called with the trees that are packed, and how many there are.
 
     Returns:
@@ -66,8 +69,10 @@ def import_model(
         raise ImportRefusedError(
             f"a {type(model).__name__} of {library!r} is not known: {', '.join(_TAKERS)} are"
         )
+    if missing is not None and library != "xgboost":
+        raise ImportRefusedError(f"missing={missing} is XGBoost's: the model is of {library!r}")
     return write_source(
-        taker(model),
+        taker(model) if missing is None else xgboost_source.take_apart(model, missing),
         Path(path),
         feature_names,
         {"trained_at": trained_at, "notes": dict(notes or {})},

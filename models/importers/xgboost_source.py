@@ -77,8 +77,12 @@ _OBJECTIVES: Mapping[str, tuple[Link, Callable[[np.float32], float]]] = {
 _CLASSIFYING = ("binary:logistic", "binary:logitraw", "binary:hinge", "multi:softprob", "multi:softmax")
 
 
-def take_apart(model: Any) -> Source:
+def take_apart(model: Any, missing: float | None = None) -> Source:
     """Take a Booster, XGBClassifier, XGBRegressor or XGBRanker apart, as it predicts: at its best iteration.
+
+    Args:
+        model: the model.
+        missing: the number that is a missing value besides NaN; by default what the estimator says.
 
     Raises:
         ImportRefusedError: linear boosters, trees of vectors, an unknown or custom objective, not fitted.
@@ -86,9 +90,11 @@ def take_apart(model: Any) -> Source:
     import xgboost  # noqa: PLC0415 - only importing a model needs its library
 
     name = type(model).__name__
-    booster, missing = model, math.nan
+    booster, sentinel = model, math.nan
     if not isinstance(model, xgboost.Booster):
-        booster, missing = _unwrapped(model)
+        booster, sentinel = _unwrapped(model)
+    if missing is not None:
+        sentinel = missing
     learner = json.loads(booster.save_raw(raw_format="json"))["learner"]
     blocks, groups, weights = _trees(learner["gradient_booster"])
     if learner["attributes"].get("scikit_learn") is None and not blocks:
@@ -105,7 +111,7 @@ def take_apart(model: Any) -> Source:
     pairs = hasattr(model, "predict_proba") and link == "sigmoid32"
     if hasattr(model, "predict_proba") and link == "argmax":
         link = "softmax32"
-    raw, predict = _answers(booster, missing, pairs=pairs, softmax=link == "softmax32")
+    raw, predict = _answers(booster, sentinel, pairs=pairs, softmax=link == "softmax32")
     categories: list[int] = []
     trees = [_tree(block, weights[number], categories) for number, block in enumerate(blocks)]
     types = booster.feature_types or []
@@ -122,7 +128,7 @@ def take_apart(model: Any) -> Source:
         link="sigmoid_pair32" if pairs else link,
         allows_missing=True,
         allows_infinite=accepts(predict, n_features, math.inf, "float32"),
-        missing_value=None if math.isnan(missing) else float(np.float32(missing)),
+        missing_value=None if math.isnan(sentinel) else float(np.float32(sentinel)),
         n_raw=n_raw,
         n_trees=len(trees),
         n_nodes=1,  # counted when the trees are packed
@@ -147,7 +153,7 @@ def _unwrapped(model: Any) -> tuple[Any, float]:
         booster = model.get_booster()
     except Exception as error:
         raise ImportRefusedError(f"this {type(model).__name__} is not fitted") from error
-    best = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
+    best = getattr(model, "best_iteration", None)
     missing = math.nan if model.missing is None else float(model.missing)
     return (booster if best is None else booster[: best + 1]), missing
 

@@ -1,0 +1,48 @@
+"""A small model, of which a call is mostly what surrounds the trees: how much of it that is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import FEATURES, unseen_rows
+from benchmarks.engine import time_calls
+from benchmarks.peers import Score, lightgbm_scores
+from models.bundle import open_bundle
+from models.forest import Forest
+from models.importers import import_model
+
+TREES, LEAVES = 100, 31
+_TURNS, _CALLS = 5, 4000
+
+
+def _train(trees: int) -> Any:
+    import lightgbm  # noqa: PLC0415 - what needs no training loads without it
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((20_000, FEATURES))
+    y = x[:, :5].sum(1) + random.standard_normal(len(x)) > 0
+    settings = {"objective": "binary", "num_leaves": LEAVES, "verbose": -1}
+    return lightgbm.train(settings, lightgbm.Dataset(x, y), trees)
+
+
+def small() -> dict[str, Any]:
+    """Return microseconds of one call with one row: ours, ours with a single tree, and LightGBM's."""
+    scores: dict[str, Score] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, trees in (("scorewire", TREES), ("scorewire_one_tree", 1)):
+            booster = _train(trees)
+            import_model(booster, Path(directory) / name)
+            scores[name] = Forest(open_bundle(Path(directory) / name)).predict
+            if trees == TREES:
+                scores |= lightgbm_scores(booster)
+        x = unseen_rows(_CALLS)
+        taken: dict[str, list[float]] = {name: [] for name in scores}
+        for _ in range(_TURNS):
+            for name, score in scores.items():
+                taken[name].append(float(np.median(time_calls(score, x, 1, _CALLS, 0))))
+    found = {name: round(float(np.median(medians)), 2) for name, medians in taken.items()}
+    return {"trees": TREES, "leaves": LEAVES, **found}
