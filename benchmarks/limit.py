@@ -37,7 +37,7 @@ def _random_lines(words, loads, seed):  # type: ignore[no-untyped-def]  # noqa: 
 
 
 @njit(nogil=True)
-def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _touched(words, roots, shapes, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Count the lines on the ways of rows through all trees, one step at a time."""
     as_f32, as_u16, as_u32 = words.view(np.float32), words.view(np.uint16), words.view(np.uint32)
     count = 0
@@ -46,10 +46,13 @@ def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: A
             line, subtree = np.int64(root), np.int64(0)
             while True:
                 count += 1
-                mask = 0
+                shape = as_u16[line, 26 + subtree]
+                left, exit_ = np.int64(shapes[shape, 8]), np.int64(0)
                 for split in range(8):
-                    mask |= np.int64(x[row, as_u16[line, 16 + split]] > as_f32[line, split]) << split
-                exit_ = np.int64(exits[as_u16[line, 26 + subtree], mask])
+                    if x[row, as_u16[line, 16 + split]] > as_f32[line, split]:
+                        left &= np.int64(shapes[shape, split])
+                while not (left >> exit_) & 1:
+                    exit_ += 1
                 leaf_mask, starts = np.int64(as_u16[line, 30]), np.int64(as_u16[line, 27])
                 if (leaf_mask >> exit_) & 1:
                     break
@@ -70,8 +73,9 @@ def _touched(words, roots, exits, x):  # type: ignore[no-untyped-def]  # noqa: A
 def lines_touched(bundle: Bundle) -> dict[str, float]:
     """Return the lines that a mean row touches: of trees, and of the codes of the leaves that it reaches."""
     words = bundle.forest.lines.view(np.uint8).reshape(-1, LINE_BYTES)
-    trees = float(_touched(words, bundle.forest.roots, bundle.forest.exits, unseen_rows(_ROWS))) / _ROWS
-    return {"of_trees": round(trees, 1), "of_leaves": float(bundle.meta.n_trees)}
+    trees = float(_touched(words, bundle.forest.roots, bundle.forest.shapes, unseen_rows(_ROWS))) / _ROWS
+    codes = float(bundle.meta.n_trees) if bundle.forest.codes.size else 0.0
+    return {"of_trees": round(trees, 1), "of_leaves": codes}
 
 
 def random_line_ns(bundle: Bundle) -> float:

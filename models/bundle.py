@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from models.check import check_forest
 from models.errors import BundleError
-from models.layout import LINE, LINE_BYTES, MASKS
+from models.layout import LINE, LINE_BYTES, SHAPE_WORDS
 from models.meta import FORMAT, BundleMeta
 from models.pack import Packed
 from models.pages import Pages, huge_bytes, map_file
@@ -128,7 +128,7 @@ def write_bundle(path: Path, meta: BundleMeta, forest: Packed, parts: Parts, gol
         # As 8-byte words they come first in the file, and so at a multiple of 64 bytes.
         "lines": forest.lines.view("<u8").reshape(-1, LINE_BYTES // 8),
         "roots": forest.roots,
-        "exits": forest.exits,
+        "shapes": forest.shapes,
         "codes": forest.codes,
         "table": forest.table,
         **vars(parts),
@@ -270,7 +270,7 @@ def _assemble(path: Path, meta: BundleMeta, arrays: dict[str, NDArray[Any]], siz
     expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "lines": ("<u8", (None, LINE_BYTES // 8)),
         "roots": ("<u4", (meta.n_trees,)),
-        "exits": ("u1", (None, MASKS)),
+        "shapes": ("<u2", (None, SHAPE_WORDS)),
         "table": ("<f8", (None, 1 if grouped else meta.n_raw)),
         "categories": ("<u4", (None,)),
         "groups": ("<u4", (meta.n_trees if grouped else 0,)),
@@ -304,7 +304,7 @@ def _assemble(path: Path, meta: BundleMeta, arrays: dict[str, NDArray[Any]], siz
     forest = Packed(
         lines.reshape(-1).view(LINE),
         arrays["roots"],
-        arrays["exits"],
+        arrays["shapes"],
         codes,
         arrays["table"],
     )

@@ -8,20 +8,18 @@ import numpy as np
 from numba import njit
 
 from models.errors import BundleError
-from models.layout import LAST_RULE, LINE_BYTES, SPLITS, SUBTREES
+from models.layout import EXITS, INLINE_BITS, INLINE_LEAVES, LAST_RULE, LINE_BYTES, SPLITS, SUBTREES
 from models.links import OUTPUTS
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
 
-OK, CHILD, LEAF, FEATURE, BLOCK, THRESHOLD, CATEGORY, MASK = range(8)
-#: A leaf mask has as many bits.
-MOST_EXITS: Final = 16
+OK, CHILD, LEAF, FEATURE, SHAPE, THRESHOLD, CATEGORY, MASK = range(8)
 _REASONS: Final = {
     CHILD: "a line below lies outside its tree, or not further on",
     LEAF: "a leaf lies outside the leaves",
     FEATURE: "a feature lies outside the vector",
-    BLOCK: "a block lies outside the table of exits",
+    SHAPE: "a shape lies outside the table of shapes",
     THRESHOLD: "a threshold is NaN",
     CATEGORY: "a set of categories lies outside the categories",
     MASK: "a mask names exits that the line does not have, or misses some",
@@ -35,15 +33,20 @@ def check_forest(bundle: Bundle) -> None:
         BundleError: names the line and the rule.
     """
     forest, meta = bundle.forest, bundle.meta
-    if not all(array.size for array in (forest.lines, forest.codes, forest.table, forest.exits)):
+    if not all(array.size for array in (forest.lines, forest.table, forest.shapes)):
         raise BundleError("it holds no trees")
+    if forest.codes.size == 0 and len(forest.table) > INLINE_LEAVES:
+        raise BundleError("it holds no codes of its leaves")
+    left = np.bitwise_and.reduce(forest.shapes, axis=1)
+    if not left.all() or int(forest.shapes[:, SPLITS].max()) >> EXITS:
+        raise BundleError("a shape leaves a row no exit, or too many")
     if max(forest.lines.size, forest.codes.size) >= 2**32 - 2 * SPLITS:
         raise BundleError("it has more lines or leaves than 32 bits can number")
     roots = forest.roots.astype(np.int64)
     ends = np.append(roots[1:], forest.lines.size)
     if roots[0] != 0 or np.any(ends <= roots):
         raise BundleError("its trees do not follow each other")
-    if int(forest.codes.max()) >= len(forest.table):
+    if forest.codes.size and int(forest.codes.max()) >= len(forest.table):
         raise BundleError("a leaf's value lies outside the table")
     if len(meta.outputs) != OUTPUTS.get(meta.link, meta.n_raw) or not np.isfinite(meta.link_scale):
         raise BundleError("its outputs, raw scores and link do not fit each other")
@@ -55,8 +58,9 @@ def check_forest(bundle: Bundle) -> None:
     line, reason = _check_lines(
         forest.lines.view(np.uint8).reshape(-1, LINE_BYTES),
         ends,
-        forest.exits.max(axis=1).astype(np.int64),
+        forest.shapes[:, SPLITS].astype(np.int64),
         forest.codes.size,
+        len(forest.table),
         len(meta.feature_names),
         bundle.categories,
     )
@@ -76,7 +80,7 @@ def _check_levels(bundle: Bundle) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _check_lines(words, ends, highest, n_leaves, n_features, categories):
+def _check_lines(words, ends, shapes, n_leaves, n_values, n_features, categories):
     """Return the first line that breaks a rule, and which; all arithmetic is in int64 on 32-bit values."""
     as_f32, as_u16, as_u32 = words.view(np.float32), words.view(np.uint16), words.view(np.uint32)
     subtrees = np.ones(words.shape[0], np.uint8)  # of each line: as many as the lines above it lead into
@@ -86,17 +90,21 @@ def _check_lines(words, ends, highest, n_leaves, n_features, categories):
             tree += 1
         exits = 0
         for subtree in range(subtrees[line]):
-            block = np.int64(as_u16[line, 26 + subtree])
-            if block >= highest.size:
-                return line, BLOCK
-            exits = max(exits, highest[block] + 1)
+            shape = np.int64(as_u16[line, 26 + subtree])
+            if shape >= shapes.size:
+                return line, SHAPE
+            while shapes[shape] >> exits:
+                exits += 1
         leaf_mask = np.int64(as_u16[line, 30])
-        if exits > MOST_EXITS or leaf_mask >> exits:
+        if leaf_mask >> exits:
             return line, MASK
-        leaves = 0
+        leaves, leaf = 0, np.int64(as_u32[line, 12])
         for exit_ in range(exits):
-            leaves += (leaf_mask >> exit_) & 1
-        if leaves and np.int64(as_u32[line, 12]) + leaves > n_leaves:
+            is_leaf = (leaf_mask >> exit_) & 1
+            leaves += is_leaf
+            if not n_leaves and is_leaf and (leaf >> (INLINE_BITS * exit_)) & (INLINE_LEAVES - 1) >= n_values:
+                return line, LEAF
+        if n_leaves and leaves and leaf + leaves > n_leaves:
             return line, LEAF
         if leaves < exits:
             if subtrees[line] > 1:

@@ -38,8 +38,9 @@ def layout_facts(bundle: Bundle) -> dict[str, Any]:
 
     Returns:
         `lines` of 64 bytes; `splits_a_line`, their mean; `lines_by_splits`, how many lines hold 0, 1, ... 8
-        splits; `exit_tables` of 256 bytes; `distinct_leaves`; `bytes_a_node` of the whole file; `bytes_of`
-        each array; `huge_page_bytes` in which it is mapped just now.
+        splits; `shapes`; `distinct_leaves`, and whether the lines name them themselves (`leaves_inline`);
+        `bytes_a_node` of the whole file; `bytes_of` each array; `huge_page_bytes` in which it is mapped just
+        now.
     """
     forest = bundle.forest
     # What is no split compares with +inf; nobody trains a split that all rows pass on one side.
@@ -48,7 +49,7 @@ def layout_facts(bundle: Bundle) -> dict[str, Any]:
         sets = (forest.lines["category"] >> split) & 1 > 0
         used += sets & ~(forest.lines["threshold"][:, split] < np.inf)
     arrays = {
-        **{name: getattr(forest, name) for name in ("lines", "roots", "exits", "codes", "table")},
+        **{name: getattr(forest, name) for name in ("lines", "roots", "shapes", "codes", "table")},
         **{name: getattr(bundle, name) for name in ("categories", "levels", "level_codes")},
     }
     by_part = {name: int(array.nbytes) for name, array in arrays.items()}
@@ -56,8 +57,9 @@ def layout_facts(bundle: Bundle) -> dict[str, Any]:
         "lines": int(forest.lines.size),
         "splits_a_line": round(float(used.mean()), 2),
         "lines_by_splits": np.bincount(used, minlength=SPLITS + 1).tolist(),
-        "exit_tables": len(forest.exits),
+        "shapes": len(forest.shapes),
         "distinct_leaves": len(forest.table),
+        "leaves_inline": forest.codes.size == 0,
         "bytes_a_node": round(bundle.size / bundle.meta.n_nodes, 2),
         "bytes_of": {**by_part, "the rest": bundle.size - sum(by_part.values())},
         "huge_page_bytes": bundle.huge,
@@ -96,9 +98,7 @@ def _overview(facts: dict[str, Any]) -> Table:
 def _features(facts: dict[str, Any]) -> Table:
     title = f"Features, by {facts['importance_kind'] or 'importance'}"
     table = Table("feature", "share", "", title=title, title_justify="left")
-    ranked = sorted(
-        zip(facts["importance"], facts["feature_names"], strict=False), key=lambda pair: -pair[0]
-    )
+    ranked = sorted(zip(facts["importance"], facts["feature_names"], strict=False), key=lambda pair: -pair[0])
     highest = ranked[0][0] if ranked else 0.0
     for share, name in ranked[:_SHOWN_FEATURES]:
         table.add_row(name, f"{share:.2%}", _bar(share, highest))

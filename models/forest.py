@@ -32,7 +32,7 @@ class Forest:
         addresses = {
             plan.LINES: packed.lines,
             plan.ROOTS: packed.roots,
-            plan.EXITS: packed.exits,
+            plan.SHAPES: packed.shapes,
             plan.CODES: packed.codes,
             plan.TABLE: packed.table,
             plan.CATEGORIES: bundle.categories,
@@ -49,7 +49,7 @@ class Forest:
                 plan.GROUPS: bundle.groups.ctypes.data if bundle.groups.size else 0,
                 plan.TREES: meta.n_trees,
                 plan.RAW: meta.n_raw,
-                plan.CODE_BYTES: packed.codes.itemsize,
+                plan.CODE_BYTES: packed.codes.itemsize * bool(packed.codes.size),
                 plan.GENERAL: int(bool(packed.lines["category"].any())),
                 plan.NAN: int(meta.allows_missing),
                 plan.INF: int(meta.allows_infinite),

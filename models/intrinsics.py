@@ -59,6 +59,24 @@ def right_mask(typingctx, line, row):
 
 
 @intrinsic
+def exits_left(typingctx, shape, mask):
+    """(address of a shape, bits of the splits where the row goes right) -> bits of the exits left."""
+
+    def codegen(context, builder, signature, args):
+        shape, mask = args
+        right = builder.bitcast(builder.trunc(mask, _I8), _MASK)
+        words = ir.VectorType(_I16, SPLITS)
+        every = ir.Constant(words, [-1] * SPLITS)
+        left = builder.select(right, _load(builder, shape, words, 2), every)
+        kind = ir.FunctionType(_I16, [words])
+        reduce = builder.module.declare_intrinsic("llvm.vector.reduce.and.v8i16", (), kind)
+        own = _load(builder, builder.add(shape, _I64(2 * SPLITS)), _I16, 2)
+        return builder.zext(builder.and_(own, builder.call(reduce, [left])), _I64)
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@intrinsic
 def missing_mask(typingctx, line, row):
     """(line address, row address) -> bits of the splits whose feature is NaN in this row."""
 
@@ -90,6 +108,16 @@ def popcount(typingctx, word):
 
     def codegen(context, builder, signature, args):
         return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def trailing_zeros(typingctx, word):
+    """Count the bits below the lowest one that is set."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], _I1(0))
 
     return types.uint64(types.uint64), codegen
 

@@ -17,6 +17,7 @@ from models import plan as p
 from models.convert import convert_row, inspect_row
 from models.intrinsics import (
     as_f64,
+    exits_left,
     leading_zeros,
     load_f32,
     load_f64,
@@ -28,7 +29,9 @@ from models.intrinsics import (
     prefetch,
     right_mask,
     store_u32,
+    trailing_zeros,
 )
+from models.layout import INLINE_BITS, SHAPE_WORDS
 from models.links import apply_link
 
 #: Trees in flight: more than the processor's line buffers, few enough for the list to stay in its L1.
@@ -37,10 +40,11 @@ IN_FLIGHT: Final = 64
 ALL_WELL: Final = -1
 
 _ONE, _TWO, _FOUR, _EIGHT = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(8)
-_LEAF, _BLOCK, _STARTS, _CHILD = np.uint64(48), np.uint64(52), np.uint64(54), np.uint64(56)
+_LEAF, _SHAPE, _STARTS, _CHILD = np.uint64(48), np.uint64(52), np.uint64(54), np.uint64(56)
 _LEAF_MASK, _MISSING, _CATEGORY = np.uint64(60), np.uint64(62), np.uint64(63)
 _FEATURE = np.uint64(32)
-_LINE_SHIFT, _BLOCK_SHIFT = np.uint64(6), np.uint64(8)
+_LINE_SHIFT, _SHAPE_BYTES = np.uint64(6), np.uint64(2 * SHAPE_WORDS)
+_INLINE_MASK = np.uint64((1 << INLINE_BITS) - 1)
 # Lines lie at multiples of 64: the low bits of a line's address hold twice the number of a subtree in it.
 _SUBTREE, _HIGHEST = np.uint64(63), np.uint64(63)
 
@@ -77,9 +81,9 @@ def _general_mask(line, row, categories):
 
 
 @njit(nogil=True, inline="always")
-def _walk(plan, row, general, leaves, lines, trees):
-    """Write the leaf of each tree that the row reaches into `leaves`."""
-    base, exits, categories = plan[p.LINES], plan[p.EXITS], plan[p.CATEGORIES]
+def _walk(plan, row, general, inline, leaves, lines, trees):
+    """Write the leaf of each tree that the row reaches into `leaves`; its row in the table, where inline."""
+    base, shapes, categories = plan[p.LINES], plan[p.SHAPES], plan[p.CATEGORIES]
     codes, code_bytes = plan[p.CODES], plan[p.CODE_BYTES]
     before_base = base - (_ONE << _LINE_SHIFT)  # of the lines that begin, the last is the one
     n_trees = np.int64(plan[p.TREES])
@@ -98,12 +102,16 @@ def _walk(plan, row, general, leaves, lines, trees):
                 line = subtree & ~_SUBTREE
                 tree = trees[slot]
                 mask = _general_mask(line, row, categories) if general else right_mask(line, row)
-                block = load_u16(subtree + _BLOCK)
-                exit_ = load_u8(exits + (block << _BLOCK_SHIFT) + mask)
+                shape = shapes + _SHAPE_BYTES * load_u16(subtree + _SHAPE)
+                exit_ = trailing_zeros(exits_left(shape, mask))
                 leaf_mask = load_u16(line + _LEAF_MASK)
                 # Bases and counts of bits: the leaves and the lines that begin before this exit.
                 leaves_before = popcount(leaf_mask & ((_ONE << exit_) - _ONE))
-                leaf = load_u32(line + _LEAF) + leaves_before
+                leaf = load_u32(line + _LEAF)
+                if inline:
+                    leaf = (leaf >> (_TWO * exit_)) & _INLINE_MASK
+                else:
+                    leaf += leaves_before
                 begun = load_u16(line + _STARTS) << ((exit_ - leaves_before) ^ _HIGHEST)
                 below = before_base + ((load_u32(line + _CHILD) + popcount(begun)) << _LINE_SHIFT)
                 at_leaf = (leaf_mask >> exit_) & _ONE
@@ -111,13 +119,18 @@ def _walk(plan, row, general, leaves, lines, trees):
                 store_u32(tree, leaf)
                 lines[still] = below + _TWO * leading_zeros(begun)
                 trees[still] = tree
-                prefetch(codes + leaf * code_bytes if at_leaf else below)
+                if inline:
+                    prefetch(line if at_leaf else below)
+                else:
+                    prefetch(codes + leaf * code_bytes if at_leaf else below)
                 still += _ONE - at_leaf
             live = np.int64(still)
 
 
 @njit(nogil=True, inline="always")
 def _code(plan, leaf):
+    if plan[p.CODE_BYTES] == np.uint64(0):
+        return leaf
     if plan[p.CODE_BYTES] == _ONE:
         return load_u8(plan[p.CODES] + leaf)
     if plan[p.CODE_BYTES] == _TWO:
@@ -136,6 +149,16 @@ def _sum(plan, leaves, raw):
     n_raw = raw.size
     for k in range(n_raw):
         raw[k] = load_f64(plan[p.START] + _EIGHT * np.uint64(k))
+    if n_raw <= 2 and not single and groups == np.uint64(0):  # noqa: PLR2004 - what most models have
+        # In registers: a sum in memory waits for the last one to be written.
+        last = np.uint64(n_raw - 1)
+        one, two = raw[0], raw[last]
+        for tree in range(leaves.size):
+            row = table + _EIGHT * _code(plan, np.uint64(leaves[tree])) * (last + _ONE)
+            one += load_f64(row)
+            two += load_f64(row + _EIGHT * last)
+        raw[0], raw[last] = one, two
+        return
     for tree in range(leaves.size):
         code = _code(plan, np.uint64(leaves[tree]))
         if groups != np.uint64(0):
@@ -200,6 +223,7 @@ def predict(plan, linked, x, out):
     converted = np.empty(x.shape[1], np.float32)
     raw = np.empty(np.int64(plan[p.RAW]), np.float64)
     general, convert = plan[p.GENERAL] != np.uint64(0), plan[p.CONVERT]
+    inline = plan[p.CODE_BYTES] == np.uint64(0)
     for index in range(x.shape[0]):
         row = x[index]
         refused, nan, tiny = inspect_row(plan, row)
@@ -210,9 +234,14 @@ def predict(plan, linked, x, out):
             nan = convert_row(plan, row, converted)
             address = np.uint64(converted.ctypes.data)
         if general or nan:
-            _walk(plan, address, True, leaves, lines, trees)
+            if inline:
+                _walk(plan, address, True, True, leaves, lines, trees)
+            else:
+                _walk(plan, address, True, False, leaves, lines, trees)
+        elif inline:
+            _walk(plan, address, False, True, leaves, lines, trees)
         else:
-            _walk(plan, address, False, leaves, lines, trees)
+            _walk(plan, address, False, False, leaves, lines, trees)
         _sum(plan, leaves, raw)
         _finish(plan, linked, raw, out[index])
     return ALL_WELL

@@ -10,13 +10,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models.layout import LINE, MASKS, SPLITS, SUBTREES
+from models.layout import EXITS, INLINE_BITS, INLINE_LEAVES, LINE, SHAPE_WORDS, SPLITS, SUBTREES
 
 #: A shape is its preorder walk as bits, a split 1 and an exit 0, below a leading 1: at most 18 bits. Its
 #: place in a line is its first split and its first exit, in four bits each.
 _PLACE_BITS = 8
-#: Where a line's blocks begin, in two bytes.
-_BLOCK = 52 // 2
+#: Where a line's shapes begin, in two bytes.
+_SHAPE = 52 // 2
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,34 @@ class Packed:
     Attributes:
         lines: LINE [lines].
         roots: uint32 [trees], each tree's first line; its lines end where the next tree's begin.
-        exits: uint8 [blocks, 256], the exit of each mask, a block for each shape and place in a line.
-        codes: uint8, uint16 or uint32 [leaves], each leaf's row in the table.
+        shapes: uint16 [shapes, 9], one for each shape and place in a line: the exits that are left where a
+            row goes right at each split, and all exits of the subtree.
+        codes: uint8, uint16 or uint32 [leaves], each leaf's row in the table; empty where the lines name
+            the rows themselves.
         table: float64 [distinct leaves, values].
     """
 
     lines: NDArray[np.void]
     roots: NDArray[np.uint32]
-    exits: NDArray[np.uint8]
+    shapes: NDArray[np.uint16]
     codes: NDArray[Any]
     table: NDArray[np.float64]
 
 
-class _Blocks:
-    """The blocks of exits that were needed so far; there can be fewer than 2^16."""
+class _Shapes:
+    """The shapes that were needed so far; there can be fewer than 2^16."""
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
-        self.exits: list[NDArray[np.uint8]] = []
+        self.rows: list[list[int]] = []
 
     def number(self, key: int) -> int:
-        """Return the block of a shape at a place, as `_fill` writes them; 0 for none."""
+        """Return the row of a shape at a place, as `_fill` writes them; 0 for none."""
         if not key:
             return 0
         if key not in self._known:
-            self._known[key] = len(self.exits)
-            self.exits.append(_exits_of(key >> _PLACE_BITS, key >> 4 & 15, key & 15))
+            self._known[key] = len(self.rows)
+            self.rows.append(_exits_left(key >> _PLACE_BITS, key >> 4 & 15, key & 15))
         return self._known[key]
 
 
@@ -91,14 +93,14 @@ def pack(trees: Iterable[Tree], progress: Callable[[], None] = lambda: None) -> 
     Raises:
         OverflowError: there are more lines or leaves than 32 bits can number.
     """
-    blocks = _Blocks()
+    shapes = _Shapes()
     lines: list[NDArray[np.void]] = []
     values: list[tuple[NDArray[np.void], NDArray[np.intp]]] = []
     roots = []
     n_lines = n_leaves = 0
     for tree in trees:
         roots.append(n_lines)
-        packed, leaves = _pack_one(tree, n_lines, n_leaves, blocks)
+        packed, leaves = _pack_one(tree, n_lines, n_leaves, shapes)
         lines.append(packed)
         values.append(_distinct(tree.value[leaves]))
         n_lines += packed.size
@@ -107,18 +109,22 @@ def pack(trees: Iterable[Tree], progress: Callable[[], None] = lambda: None) -> 
             raise OverflowError("a forest has at most 2^32 lines and leaves")
         progress()
     table, codes = _merge(values)
-    return Packed(np.concatenate(lines), np.array(roots, np.uint32), np.stack(blocks.exits), codes, table)
+    whole = np.concatenate(lines)
+    if len(table) <= INLINE_LEAVES:
+        _name_leaves(whole["leaf"], whole["leaf_mask"], codes)
+        codes = codes[:0]
+    return Packed(whole, np.array(roots, np.uint32), np.array(shapes.rows, np.uint16), codes, table)
 
 
 def _pack_one(
-    tree: Tree, first_line: int, first_leaf: int, blocks: _Blocks
+    tree: Tree, first_line: int, first_leaf: int, shapes: _Shapes
 ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-    """Return the tree's lines, and its leaf nodes in their order; new blocks are added to `blocks`."""
+    """Return the tree's lines, and its leaf nodes in their order; new shapes are added to `shapes`."""
     splits = int(np.count_nonzero(tree.left >= 0))
     lines = np.zeros(max(1, splits), LINE)
     words = lines.view(np.uint8).reshape(-1, LINE.itemsize)
     leaves = np.empty(splits + 1, np.int32)
-    shapes = np.zeros((lines.size, SUBTREES), np.int32)
+    keys = np.zeros((lines.size, SUBTREES), np.int32)
     used = _fill(
         tree.left,
         tree.right,
@@ -134,14 +140,14 @@ def _pack_one(
         words.view(np.uint32),
         words,
         leaves,
-        shapes,
+        keys,
     )
-    lines, words, shapes = lines[:used], words[:used], shapes[:used]
-    found, back = np.unique(shapes, return_inverse=True)
-    numbers = np.array([blocks.number(int(key)) for key in found], np.uint16)[back.reshape(shapes.shape)]
-    lines["block"] = numbers[:, 0]
-    several = shapes[:, 1] > 0
-    words.view(np.uint16)[several, _BLOCK : _BLOCK + SUBTREES] = numbers[several]
+    lines, words, keys = lines[:used], words[:used], keys[:used]
+    found, back = np.unique(keys, return_inverse=True)
+    numbers = np.array([shapes.number(int(key)) for key in found], np.uint16)[back.reshape(keys.shape)]
+    lines["shape"] = numbers[:, 0]
+    several = keys[:, 1] > 0
+    words.view(np.uint16)[several, _SHAPE : _SHAPE + SUBTREES] = numbers[several]
     return lines.copy(), leaves
 
 
@@ -198,7 +204,7 @@ def _fill(
     as_u32,
     as_u8,
     leaves,
-    shapes,
+    keys,
 ):
     """Fill one tree's lines from its root outwards; return how many there are.
 
@@ -259,7 +265,7 @@ def _fill(
                     n_roots += 1
                     ordinal += 1
                 exit_ += 1
-            shapes[line, root - first_root[line]] = (shape << _PLACE_BITS) | place
+            keys[line, root - first_root[line]] = (shape << _PLACE_BITS) | place
         as_u16[line, 27], as_u16[line, 30] = starts, leaf_mask
         line += 1
     return n_lines
@@ -289,30 +295,37 @@ def _choose(top, left, right, weight, frontier, chosen):
     return n_chosen
 
 
-def _exits_of(shape: int, split: int, exit_: int) -> NDArray[np.uint8]:
-    """Return the exit of each mask, uint8 [256], for a shape whose first split and exit are given."""
-    bits = [int(bit) for bit in bin(shape)[3:]]
-    position = 0
+def _exits_left(shape: int, split: int, exit_: int) -> list[int]:
+    """Return the row of `shapes` for a shape whose first split and exit are given."""
+    bits = iter(bin(shape)[3:])
+    every = (1 << EXITS) - 1
+    row = [every] * SHAPE_WORDS
 
-    def read() -> tuple[int, Any, Any] | int:
-        nonlocal position, split, exit_
-        inside = bits[position]
-        position += 1
-        if not inside:
+    def read() -> int:
+        """Read a subtree; return its exits as bits."""
+        nonlocal split, exit_
+        if next(bits) == "0":
             exit_ += 1
-            return exit_ - 1
-        number = split
-        split += 1
-        return (number, read(), read())
+            return 1 << (exit_ - 1)
+        own, split = split, split + 1
+        left = read()
+        row[own] = every & ~left
+        return left | read()
 
-    root = read()
-    exits = np.empty(MASKS, np.uint8)
-    for mask in range(MASKS):
-        node = root
-        while isinstance(node, tuple):
-            node = node[2] if mask >> node[0] & 1 else node[1]
-        exits[mask] = node
-    return exits
+    row[SPLITS] = read()
+    return row
+
+
+@njit(nogil=True, cache=True)
+def _name_leaves(leaf, leaf_mask, codes):
+    """Replace each line's first leaf by the codes of all of its leaves."""
+    for line in range(leaf.size):
+        first, word = np.int64(leaf[line]), 0
+        for exit_ in range(EXITS):
+            if (np.int64(leaf_mask[line]) >> exit_) & 1:
+                word |= np.int64(codes[first]) << (INLINE_BITS * exit_)
+                first += 1
+        leaf[line] = word
 
 
 def _distinct(values: NDArray[np.float64]) -> tuple[NDArray[np.void], NDArray[np.intp]]:

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Addresses of the bundle's arrays.
-LINES, ROOTS, EXITS, CODES, TABLE, CATEGORIES, GROUPS, RULES = range(8)
+LINES, ROOTS, SHAPES, CODES, TABLE, CATEGORIES, GROUPS, RULES = range(8)
 LEVELS, LEVEL_CODES, LEVEL_STARTS, START, OFFSET = range(8, 13)
 # Facts.
 (
     TREES,
     RAW,
-    CODE_BYTES,
+    CODE_BYTES,  # 0 where lines name their leaves themselves
     GENERAL,
     NAN,
     INF,

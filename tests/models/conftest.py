@@ -121,7 +121,7 @@ def strict_rows(source: Source) -> Rows:
 @pytest.fixture(scope="session")
 def forest_model() -> Any:
     x, y = training_data(missing=False)
-    return RandomForestClassifier(20, random_state=0).fit(x, y)
+    return RandomForestClassifier(20, min_samples_leaf=2, random_state=0).fit(x, y)
 
 
 @pytest.fixture

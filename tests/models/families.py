@@ -44,6 +44,13 @@ def sklearn_families() -> dict[str, Train]:
             f"{name}Regressor": partial(regressor(**options).fit, X, VALUES),
             f"{name}Regressor, missing, weighted": partial(regressor(**options).fit, XM, VALUES, WEIGHTS),
         }
+    # Pure leaves: with four classes or fewer, lines name them themselves.
+    pure = ensemble.RandomForestClassifier(n_estimators=15, random_state=0)
+    found["RandomForestClassifier, pure"] = partial(pure.fit, X, Y)
+    found["RandomForestClassifier, pure, missing"] = partial(pure.fit, XM, YM)
+    for classes in (4, 5):
+        labels = np.floor(X[:, 0] * 2).astype(int) % classes
+        found[f"RandomForestClassifier, pure, {classes} classes"] = partial(pure.fit, X, labels)
     for features in (1.0, 0.5):
         isolation = ensemble.IsolationForest(n_estimators=40, max_features=features, random_state=0)
         found[f"IsolationForest, max_features {features}"] = partial(isolation.fit, X)

@@ -115,7 +115,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], None], str]]
     "a child in another tree": (set_into_next_tree, "line below"),
     "a leaf outside": (lambda a, _: lines_of(a)["leaf"].fill(2**32 - 1), "leaf"),
     "a feature outside": (lambda a, _: lines_of(a)["feature"].__setitem__((5, 2), 6), "feature"),
-    "a block outside": (set_top("block", 2**16 - 1), "block"),
+    "a shape outside": (set_top("shape", 2**16 - 1), "shape"),
     "a line below that does not begin": (set_top("starts", 0), "mask"),
     "lines below more exits than there are": (set_top("starts", 0xFFFF), "mask"),
     "more subtrees in a line than there can be": (set_too_many_subtrees, "mask"),
@@ -130,7 +130,9 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], None], str]]
         "group",
     ),
     "a NaN threshold": (lambda a, _: lines_of(a)["threshold"].__setitem__((0, 0), np.nan), "threshold"),
-    "an exit that no line has": (lambda a, _: a["exits"].fill(16), "mask"),
+    "exits that no line has": (lambda a, _: a["shapes"].fill(0xFFFF), "too many"),
+    "a shape without a way out": (lambda a, _: a["shapes"].__setitem__((0, 2), 0), "no exit"),
+    "no codes for many leaves": (lambda a, _: a.update(codes=a["codes"][:0]), "codes"),
     "a leaf mask too wide": (set_top("leaf_mask", 0xFFFF), "mask"),
     "a category mask without categories": (lambda a, _: lines_of(a)["category"].fill(1), "mask|categories"),
     "a code outside the table": (lambda a, _: a["codes"].fill(np.iinfo(a["codes"].dtype).max), "table"),
@@ -141,7 +143,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], None], str]]
     "a first tree elsewhere": (lambda a, _: a["roots"].__setitem__(0, 1), "trees"),
     "a tree too many": (lambda _, m: m.update(n_trees=m["n_trees"] + 1), "roots"),
     "a huge number of trees": (lambda _, m: m.update(n_trees=2**62), "valid"),
-    "a missing array": (lambda a, _: a.pop("exits"), "arrays"),
+    "a missing array": (lambda a, _: a.pop("shapes"), "arrays"),
     "an array too many": (lambda a, _: a.update(more=np.zeros(1)), "arrays"),
     "another type": (lambda a, _: a.update(table=a["table"].astype(np.float32)), "table"),
     "signed codes": (lambda a, _: a.update(codes=a["codes"].astype(np.int8)), "described|codes"),
@@ -160,6 +162,14 @@ def test_a_hostile_bundle_is_refused_with_its_reason(bundle: Bundle, name: str) 
     change, reason = HOSTILE[name]
     path = rewritten(bundle, change)
     with pytest.raises(BundleError, match=reason):
+        open_bundle(path)
+
+
+def test_a_leaf_that_its_line_names_outside_the_table_is_refused(tmp_path: Path) -> None:
+    bundle = import_model(FAMILIES["RandomForestClassifier, pure"](), tmp_path / "m.bundle")
+    assert bundle.forest.codes.size == 0
+    path = rewritten(bundle, lambda a, _: lines_of(a)["leaf"].fill(0b10))
+    with pytest.raises(BundleError, match="leaf"):
         open_bundle(path)
 
 
@@ -247,6 +257,7 @@ def run_apart(script: str, *arguments: object) -> list[int]:
 
 
 FLIPPED = (
+    "RandomForestClassifier, pure",
     "RandomForestClassifier, missing",
     "LightGBM multiclass, categorical",
     "HistGradientBoostingClassifier, odd categories",

@@ -54,6 +54,12 @@ def test_the_families_have_levels_categories_codes_and_every_rule(tmp_path: Path
         assert bundle.levels.size
         seen |= int(np.bitwise_or.reduce(bundle.rules))
     assert seen & KIND_BITS == LEVEL | TRUNCATED
+    for classes, codes in ((4, 0), (5, 1)):
+        bundle = import_model(
+            FAMILIES[f"RandomForestClassifier, pure, {classes} classes"](), tmp_path / "m.bundle"
+        )
+        assert len(bundle.forest.table) == classes
+        assert min(1, bundle.forest.codes.size) == codes
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.spec import FeatureSpec, SpecError, TransactionError, load_spec
@@ -166,6 +166,8 @@ transactions = st.fixed_dictionaries(
 )
 
 
+# Text is slow to make the first time; that is no fault.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(transactions, max_size=5))
 def test_training_and_serving_agree_to_the_bit_and_nothing_else_is_raised(
     found: list[dict[str, Any]],
