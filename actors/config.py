@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from actors.errors import ConfigError
+from models.pages import Pages
 
 #: The configuration file that is read when none is named.
 DEFAULT_FILE = Path("scorewire.toml")
@@ -40,6 +41,8 @@ class ScorerSettings(BaseModel):
     nodes: Annotated[int, Field(ge=0, le=256)] = 2
     host: str = "127.0.0.1"
     actors: Annotated[int, Field(ge=1, le=256)] = max(1, (os.cpu_count() or 2) // 2)
+    #: How models are mapped: one copy a host, or in huge pages (a copy a node, if the file system has none).
+    pages: Pages = "shared"
 
 
 class Settings(BaseSettings):

@@ -18,6 +18,7 @@ from governance.database import connect
 from governance.releases import Release
 from models.bundle import open_bundle
 from models.forest import Forest
+from models.pages import Pages
 from models.spec import FeatureSpec, load_spec
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class LoaderActor(Child):
         dsn: where the artifacts come from.
         cache: the directory of this host's artifacts.
         scores: whether this node scores, and so needs the models and not only the feature specs.
+        pages: how models are mapped.
         report: takes each LoadDone or LoadFailed.
     """
 
@@ -71,12 +73,14 @@ class LoaderActor(Child):
         cache: Path,
         *,
         scores: bool,
+        pages: Pages = "shared",
         report: Callable[[LoadDone | LoadFailed], None],
     ) -> None:
         super().__init__()
         self._dsn = dsn
         self._cache = ArtifactCache(cache)
         self._scores = scores
+        self._pages: Pages = pages
         self._report = report
         # Releases share artifacts: a model that stays is not mapped, checked and warmed a second time.
         self._forests: dict[str, Forest] = {}
@@ -111,9 +115,11 @@ class LoaderActor(Child):
         if known is not None:
             return known
         # The cache has verified the digest in this very read; the structure is checked here.
-        forest = Forest(open_bundle(self._cache.fetch(connection, digest)))
+        forest = Forest(open_bundle(self._cache.fetch(connection, digest), pages=self._pages))
         forest.check_golden()
         forest.warm()
+        huge, size = forest.bundle.huge, forest.bundle.size
+        logger.info("model %s is mapped (%s): %d of %d bytes in huge pages", digest, self._pages, huge, size)
         self._forests[digest] = forest
         while len(self._forests) > _FORESTS_KEPT:
             del self._forests[next(iter(self._forests))]

@@ -102,6 +102,7 @@ class Node:
             self._settings.dsn,
             self._settings.cache.expanduser(),
             scores=self._state.role == "scorer",
+            pages=self._settings.scorer.pages,
             report=self._report,
         )
 

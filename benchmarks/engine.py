@@ -156,8 +156,8 @@ def _cold(score: Any, x: NDArray[np.float32], megabytes: int, calls: int) -> NDA
     return taken / 1e3
 
 
-def _threads(score: Any, x: NDArray[np.float32], threads: int, seconds: float) -> float:
-    """Return single rows a second of so many threads."""
+def _threads(score: Any, x: NDArray[np.float32], threads: int, batch: int, seconds: float) -> float:
+    """Return the rows a second of so many threads, each of which scores so many a call."""
     counts = [0] * threads
     stop = time.perf_counter() + seconds
 
@@ -165,9 +165,10 @@ def _threads(score: Any, x: NDArray[np.float32], threads: int, seconds: float) -
         row = number * 997
         while time.perf_counter() < stop:
             for _ in range(50):
-                score(x[row % _ROWS : row % _ROWS + 1])
-                row += 1
-            counts[number] += 50
+                start = row % (_ROWS - batch)
+                score(x[start : start + batch])
+                row += batch
+            counts[number] += 50 * batch
 
     running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
     for thread in running:

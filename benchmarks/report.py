@@ -40,7 +40,8 @@ def show(facts: dict[str, Any]) -> None:
     console.print(
         f"limit: {lines:,.0f} lines a row x {bound['random_line_ns']} ns = {bound['limit_us']} us; "
         f"scorewire takes {bound['of_limit']} times that. "
-        f"Two threads score {facts['threads_2_ratio']} times the rows of one."
+        f"Two threads score {facts['threads_2_ratio']} times the rows of one "
+        f"({facts['threads_2_ratio_row_1']} where each call has a single row)."
     )
     small = facts["small"]
     console.print(

@@ -91,7 +91,9 @@ def start_system(directory: Path, postgres: EmbeddedPostgres, *, preprocessors: 
     }
     file.write_text(
         "".join(f"{name} = {json.dumps(value)}\n" for name, value in text.items())
-        + f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n[scorer]\nactors = 1\nnodes = {scorers}\n",
+        + f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n"
+        # With huge pages, which are not the default: the demo and the quickstart run with that.
+        + f"[scorer]\nactors = 1\nnodes = {scorers}\npages = 'huge'\n",
     )
     settings = load_settings(file)
     host = Host(settings, file)

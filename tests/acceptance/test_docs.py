@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,8 +10,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import joblib
+import lightgbm
+import numpy as np
+import onnx
 import pytest
+import xgboost
+from skl2onnx import to_onnx
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+from models.importers import import_model
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
@@ -49,6 +60,30 @@ def test_the_commands_of_the_quickstart_run_in_their_order() -> None:
         assert not left, left
     finally:
         shutil.rmtree(work)
+
+
+def test_the_commands_and_the_code_of_the_page_of_models_run(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    forest = RandomForestClassifier(5, random_state=0).fit(x, y)
+    joblib.dump(forest, tmp_path / "forest.joblib")
+    lightgbm.train({"verbosity": -1}, lightgbm.Dataset(x, y), 5).save_model(tmp_path / "booster.txt")
+    xgboost.train({}, xgboost.DMatrix(x, y), 5).save_model(tmp_path / "booster.json")
+    onnx.save(to_onnx(RandomForestRegressor(5, random_state=0).fit(x, y), x[:1]), tmp_path / "trees.onnx")
+    script = f'set -eu\nrun.py() {{ {sys.executable} {ROOT}/run.py "$@"; }}\n' + "".join(
+        blocks("docs/models.md")
+    )
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    # The last import was another model: for the page's code, the forest.
+    import_model(forest, tmp_path / "fraud.bundle")
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/models.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    code = code.replace("forest.predict(", "scores = forest.predict(")
+    names: dict[str, Any] = {"rows": x}
+    with contextlib.chdir(tmp_path):
+        exec(code, names)
+    assert np.array_equal(names["scores"], forest.predict_proba(x))
 
 
 def commands_in(document: str) -> set[str]:

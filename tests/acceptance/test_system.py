@@ -205,6 +205,10 @@ def test_nodes_serve_on_while_postgres_is_away_and_take_up_changes_when_it_is_ba
         more(results, wait_until)
 
 
+def test_scorers_map_models_as_the_configuration_says(served: Any) -> None:
+    assert f"model {served.digests['forest-1']} is mapped (huge)" in served.log("scorer-0")
+
+
 def test_no_node_loads_a_training_library(served: Any) -> None:
     for node, pid in served.host.pids().items():
         mapped = {Path(m.path).name for m in psutil.Process(pid).memory_maps() if m.path}

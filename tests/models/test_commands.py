@@ -1,0 +1,159 @@
+"""`run.py model`: what libraries wrote goes in, and a bundle can be read by people and machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import onnx
+import pytest
+import xgboost
+from skl2onnx import to_onnx
+from typer.testing import CliRunner, Result
+
+import run
+from models.bundle import open_bundle
+from models.errors import ImportRefusedError
+from models.forest import Forest
+from models.importers import import_model
+from tests.models.conftest import BOOSTERS, train_booster, training_data
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: object, code: int = 0) -> Result:
+        result = CliRunner().invoke(run.app, ["model", *map(str, arguments)])
+        assert result.exit_code == code, result.output + result.stderr
+        return result
+
+    return invoke
+
+
+def xgb_classifier() -> Any:
+    x, y = training_data(missing=True)
+    gone = np.where(np.isnan(x), -999, x)
+    return xgboost.XGBClassifier(n_estimators=5, n_jobs=1, missing=-999).fit(gone, y)
+
+
+def written(kind: str, directory: Path) -> tuple[Path, Any, list[Any]]:
+    """Train a model and write it as its library does; return also the arguments that its import needs."""
+    path = directory / f"model{kind}"
+    if kind == ".txt":
+        model = train_booster(BOOSTERS["binary"], missing=True, categorical=True)
+        model.save_model(path)
+        return path, model, []
+    if kind in {".json", ".ubj"}:
+        model = xgb_classifier()
+        model.save_model(path)
+        return path, model, ["--missing", -999]
+    if kind == ".onnx":
+        x, y = training_data(missing=False)
+        from sklearn.ensemble import RandomForestRegressor
+
+        forest = RandomForestRegressor(5, random_state=0).fit(x, y)
+        model = to_onnx(forest, x[:1])
+        onnx.save(model, path)
+        return path, model, []
+    model = xgb_classifier()
+    joblib.dump(model, path)
+    return path, model, ["--trust-pickle"]
+
+
+@pytest.mark.parametrize("kind", [".txt", ".json", ".ubj", ".onnx", ".joblib", ".pkl"])
+def test_what_a_library_wrote_is_imported_as_the_model_that_it_was(
+    kind: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    source, model, more = written(kind, tmp_path)
+    facts = json.loads(invoke("import", source, "--out", tmp_path / "a", "--json", *more).stdout)
+    expected = import_model(model, tmp_path / "b")
+    found = open_bundle(tmp_path / "a", facts["digest"])
+    assert (found.meta.outputs, found.meta.task) == (expected.meta.outputs, expected.meta.task)
+    rows = training_data(missing=False)[0]
+    rows[::3, 1] = -999 if kind in {".json", ".ubj", ".joblib", ".pkl"} else 0.5
+    assert Forest(found).predict(rows).tobytes() == Forest(expected).predict(rows).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.json", b"{}", "no .json model"),
+        ("model.ubj", b"junk", "no .ubj model"),
+        ("model.txt", b"junk", "no .txt model"),
+        ("model.onnx", b"junk", "no .onnx model"),
+        ("model.onnx", b"", "no .onnx model"),
+        ("model.joblib", b"junk", "--trust-pickle"),
+        ("model.csv", b"1,2", "not known: .txt"),
+    ],
+)
+def test_a_file_that_holds_no_model_is_refused_with_what_to_do(
+    invoke: Invoke, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused = invoke("import", tmp_path / name, "--out", tmp_path / "out", code=2)
+    assert words in " ".join(refused.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_value_is_named_for_xgboost_alone(forest_model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ImportRefusedError, match="missing"):
+        import_model(forest_model, tmp_path / "m.bundle", missing=-1.0)
+
+
+def test_an_import_says_how_far_it_is(forest_model: Any, tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    import_model(forest_model, tmp_path / "m.bundle", progress=lambda *how_far: said.append(how_far))
+    assert said == [(number + 1, 20) for number in range(20)]
+
+
+def test_a_model_can_be_read_by_people(invoke: Invoke, forest_model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.bundle"
+    names = ["amount", "hour", "terminal", "kind", "age", "n"]
+    bundle = import_model(
+        forest_model,
+        path,
+        feature_names=names,
+        trained_at="2026-01-02T03:04:05+00:00",
+        notes={"run": "42", "author": "Ada"},
+    )
+    shown = invoke("inspect", path).stdout
+    depth = max(tree.get_depth() for tree in forest_model.estimators_)
+    for fact in (
+        "RandomForestClassifier of scikit-learn",
+        bundle.digest,
+        "2026-01-02T03:04:05",
+        "run: 42",
+        "author: Ada",
+        f"{bundle.meta.n_nodes:,}",
+        f"{depth} at most",
+        f"{bundle.forest.lines.size:,} lines of 64 bytes",
+        *names,
+    ):
+        assert fact in shown, fact
+
+
+def test_the_layout_of_a_bundle_adds_up(invoke: Invoke, tmp_path: Path) -> None:
+    for booster in (False, True):
+        path = tmp_path / "m.bundle"
+        model = train_booster(BOOSTERS["binary"], missing=True, categorical=True) if booster else None
+        x, y = training_data(missing=False)
+        from sklearn.ensemble import RandomForestClassifier
+
+        bundle = import_model(model or RandomForestClassifier(5, random_state=0).fit(x, y), path)
+        facts = json.loads(invoke("inspect", path, "--json").stdout)
+        layout = facts["layout"]
+        assert facts["bytes"] == path.stat().st_size == sum(layout["bytes_of"].values())
+        assert layout["lines"] == sum(layout["lines_by_splits"]) == bundle.forest.lines.size
+        splits = sum(count * lines for count, lines in enumerate(layout["lines_by_splits"]))
+        # A binary tree has one leaf more than splits.
+        assert 2 * splits + facts["n_trees"] == facts["n_nodes"]
+        assert layout["leaves_inline"] == (not booster)
+        assert sum(facts["importance"]) == pytest.approx(1, abs=1e-4)
+        assert facts["features_used"] == sum(share > 0 for share in facts["importance"])
