@@ -46,7 +46,7 @@ def show(facts: dict[str, Any]) -> None:
     small = facts["small"]
     console.print(
         f"A small model ({small['trees']} trees of {small['leaves']} leaves): {small['scorewire']} us a "
-        f"call, {small['scorewire_one_tree']} of them overhead (a model of one tree); "
+        f"call, {small['overhead']} of them overhead (one tree of one feature); "
         f"lightgbm {small['lightgbm']}, its C fast path {small['lightgbm C fast path']}."
     )
     for name, reason in facts["failed"].items():

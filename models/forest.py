@@ -116,15 +116,14 @@ class Forest:
 
     def _run(self, x: Rows, *, linked: bool) -> NDArray[np.float64]:
         # Small models take two microseconds: what is usual is found out with the cheapest tests.
-        if not (
-            x.dtype is _FLOAT32
-            and x.ndim == 2  # noqa: PLR2004 - rows and features
-            and x.shape[1] == self._n_features
-            and x.flags.c_contiguous
-        ):
+        shape = x.shape
+        if x.dtype is not _FLOAT32 or len(shape) != 2 or shape[1] != self._n_features:  # noqa: PLR2004
             x = self._checked(x)
-        out = np.empty((x.shape[0], self._outputs[linked]))
-        code = kernel.predict(self._plan, linked, x, out)
+        out = np.empty((shape[0], self._outputs[linked]))
+        try:
+            code = kernel.predict(self._plan, linked, x, out)
+        except TypeError:  # not contiguous, which the kernel's signature finds out for nothing
+            code = kernel.predict(self._plan, linked, self._checked(x), out)
         if code != kernel.ALL_WELL:
             raise self._refusal(x, code)
         return out

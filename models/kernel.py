@@ -217,11 +217,14 @@ def predict(plan, linked, x, out):
     Returns:
         ALL_WELL, or row * features + feature of the first value that the model refuses.
     """
-    leaves = np.empty(np.int64(plan[p.TREES]), np.uint32)
-    lines = np.empty(IN_FLIGHT, np.uint64)
-    trees = np.empty(IN_FLIGHT, np.uint64)
-    converted = np.empty(x.shape[1], np.float32)
-    raw = np.empty(np.int64(plan[p.RAW]), np.float64)
+    n_trees, n_raw, n_features = np.int64(plan[p.TREES]), np.int64(plan[p.RAW]), x.shape[1]
+    # One piece of memory for all, in words of 64 bits: each costs time that small models notice.
+    ends = 2 * IN_FLIGHT + n_raw, 2 * IN_FLIGHT + n_raw + (n_trees + 1) // 2
+    scratch = np.empty(ends[1] + (n_features + 1) // 2, np.uint64)
+    lines, trees = scratch[:IN_FLIGHT], scratch[IN_FLIGHT : 2 * IN_FLIGHT]
+    raw = scratch[2 * IN_FLIGHT : ends[0]].view(np.float64)
+    leaves = scratch[ends[0] : ends[1]].view(np.uint32)[:n_trees]
+    converted = scratch[ends[1] :].view(np.float32)[:n_features]
     general, convert = plan[p.GENERAL] != np.uint64(0), plan[p.CONVERT]
     inline = plan[p.CODE_BYTES] == np.uint64(0)
     for index in range(x.shape[0]):

@@ -21,6 +21,7 @@ from models.errors import ImportRefusedError
 from models.forest import Forest
 from models.importers import import_model
 from tests.models.conftest import BOOSTERS, train_booster, training_data
+from tests.models.families import FAMILIES
 
 Invoke = Callable[..., Result]
 
@@ -79,6 +80,17 @@ def test_what_a_library_wrote_is_imported_as_the_model_that_it_was(
     rows = training_data(missing=False)[0]
     rows[::3, 1] = -999 if kind in {".json", ".ubj", ".joblib", ".pkl"} else 0.5
     assert Forest(found).predict(rows).tobytes() == Forest(expected).predict(rows).tobytes()
+
+
+def test_a_model_that_was_stopped_early_is_the_same_from_its_file(invoke: Invoke, tmp_path: Path) -> None:
+    model = FAMILIES["XGBClassifier, stopped early"]()
+    assert model.best_iteration + 1 < model.get_booster().num_boosted_rounds()
+    model.save_model(tmp_path / "model.json")
+    invoke("import", tmp_path / "model.json", "--out", tmp_path / "m.bundle")
+    rows = training_data(missing=False)[0]
+    assert Forest(open_bundle(tmp_path / "m.bundle")).predict(rows) == pytest.approx(
+        model.predict_proba(rows), abs=1e-7
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,26 +216,3 @@ def test_a_bundle_that_takes_no_missing_values_refuses_nan_by_feature_and_rule(b
     with pytest.raises(InputError, match="f1") as caught:
         Forest(strict).predict(rows)
     assert caught.value.rule == "not_a_number"
-
-
-SCORE_ELSEWHERE = """
-import sys, numpy as np
-from models.bundle import open_bundle
-from models.forest import Forest
-forest = Forest(open_bundle(sys.argv[1]))
-sys.stdout.write(forest.predict(np.load(sys.argv[2])).tobytes().hex())
-"""
-
-
-def test_a_processor_without_vector_instructions_gives_the_same_bits(
-    forest_model: Any, bundle: Any, tmp_path: Path
-) -> None:
-    rows = rows_for(forest_model)[:500]
-    np.save(tmp_path / "rows.npy", rows)
-    # Without the variables, Numba compiles for this very processor.
-    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", SCORE_ELSEWHERE, str(bundle.path), str(tmp_path / "rows.npy")]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **plain}, capture_output=True, text=True, check=True
-    )
-    assert bytes.fromhex(done.stdout) == Forest(bundle).predict(rows).tobytes()
