@@ -61,20 +61,22 @@ def trained(case: Case) -> Any:
     x = random.standard_normal((case.rows, FEATURES)).astype(np.float32)
     y = (x[:, :5].sum(1) + random.standard_normal(case.rows) * 4 > 0).astype(int)
     model = RandomForestClassifier(case.trees, max_features=2, n_jobs=-1, random_state=0).fit(x, y)
-    joblib.dump(model, file)
+    partial = file.with_name(f"partial-{file.name}")
+    joblib.dump(model, partial)
+    partial.rename(file)
     return model
 
 
-def write_bundle(case: Case, model: Any) -> None:
+def write_bundle(model: Any, path: Path) -> None:
     """Write our own."""
     from models.importers import import_model  # noqa: PLC0415
 
-    import_model(model, case.file(".bundle"))
+    import_model(model, path)
 
 
-def write_lightgbm(case: Case, model: Any) -> None:
+def write_lightgbm(model: Any, path: Path) -> None:
     """Write LightGBM's text: the same splits, and each leaf's share of the positive class."""
-    with case.file(".txt").open("w") as file:
+    with path.open("w") as file:
         names = " ".join(f"f{number}" for number in range(FEATURES))
         file.write(
             "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\n"
@@ -107,7 +109,7 @@ def _lightgbm_tree(number: int, tree: Any) -> str:
     return "\n".join(text) + "\n\n\n"
 
 
-def write_onnx(case: Case, model: Any) -> None:
+def write_onnx(model: Any, path: Path) -> None:
     """Write an ONNX TreeEnsemble: thresholds rounded down to float32, so that `<=` decides alike."""
     import onnx  # noqa: PLC0415
     from onnx import helper, numpy_helper  # noqa: PLC0415
@@ -159,14 +161,14 @@ def write_onnx(case: Case, model: Any) -> None:
     y = helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, [None, 1])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 5)]
     graph = helper.make_graph([node], "forest", [x], [y])
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), case.file(".onnx"))
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
 
 
-def write_treelite(case: Case, model: Any) -> None:
+def write_treelite(model: Any, path: Path) -> None:
     """Write Treelite's own form."""
     import treelite  # noqa: PLC0415
 
-    treelite.sklearn.import_model(model).serialize(str(case.file(".treelite")))
+    treelite.sklearn.import_model(model).serialize(str(path))
 
 
 #: What must be written before an engine can load the case.
@@ -179,8 +181,22 @@ WRITERS = {
 
 
 def prepare(case: Case, suffix: str) -> None:
-    """Write a file of the case if it is not there, whole or not at all."""
+    """Write a file of the case if it is not there or of an older format, whole or not at all."""
+    file = case.file(suffix)
     if suffix == ".joblib":
         trained(case)
-    elif not case.file(suffix).exists():
-        WRITERS[suffix](case, trained(case))
+    elif not file.exists() or (suffix == ".bundle" and not _is_readable(file)):
+        partial = file.with_name(f"partial-{file.name}")
+        WRITERS[suffix](trained(case), partial)
+        partial.rename(file)
+
+
+def _is_readable(file: Path) -> bool:
+    from models.bundle import open_bundle  # noqa: PLC0415
+    from models.errors import BundleError  # noqa: PLC0415
+
+    try:
+        open_bundle(file)
+    except BundleError:
+        return False
+    return True

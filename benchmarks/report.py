@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +32,8 @@ def show(facts: dict[str, Any]) -> None:
     for name, row in sorted(figures.items(), key=lambda item: item[1]["us_row_1"]):
         shown = [row.get(key) for key in columns]
         shown[-2] = round(row["bytes"] / 1e6, 1)
-        texts = ["" if value is None else f"{value:,}" for value in shown]
+        texts = ["" if value is None else f"{value:,}" for value in shown[:-1]]
+        texts.append(f"{row['max_error']:.0e}" if row.get("max_error") else str(row.get("max_error", "")))
         table.add_row(name, *texts, f"{row['us_row_1'] / ours:.1f}")
     console = Console(width=160)
     console.print(table)
@@ -58,6 +60,7 @@ def plot(facts: dict[str, Any], file: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only a picture needs it
 
     mpl.use("Agg")
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     rows = sorted(facts["engines"].items(), key=lambda item: -item[1]["us_row_1"])
@@ -68,12 +71,14 @@ def plot(facts: dict[str, Any], file: Path) -> None:
     ):
         values = [row[key] / scale for _, row in rows]
         colours = ["#c0392b" if name == "scorewire" else "#7f8c8d" for name, _ in rows]
-        bars = axis.barh([name for name, _ in rows], values, color=colours)
-        axis.bar_label(
-            bars, [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values], padding=3
-        )
+        # A logarithmic axis has no zero: bars begin at the power of ten below the shortest.
+        low = 10 ** np.floor(np.log10(min(values)))
+        names = [name for name, _ in rows]
+        bars = axis.barh(names, [value - low for value in values], left=low, color=colours)
+        texts = [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values]
+        axis.bar_label(bars, texts, padding=3)
         axis.set_xscale("log")
-        axis.set_xlim(right=max(values) * 4)
+        axis.set_xlim(low, max(values) * 4)
         axis.set_title(title)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(file)

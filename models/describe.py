@@ -73,6 +73,8 @@ def render(facts: dict[str, Any]) -> RenderableType:
 
 def _overview(facts: dict[str, Any]) -> Table:
     table = Table(title="The model", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest is copied whole
     trained, notes = facts["trained_at"], facts["notes"]
     rows = {
         "model": f"{facts['model_class']} of {facts['library']} {facts['library_version']}, {facts['task']}",

@@ -1,0 +1,46 @@
+"""The benchmarks run, and what they say of exactness and bytes is true; speed is not tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(300)
+def test_the_forest_is_scored_by_all_engines_alike(tmp_path: Path) -> None:
+    names = ["scikit-learn", "lightgbm", "onnxruntime"]
+    command = [sys.executable, "-m", "benchmarks.forest", "--quick", "--json", "--only", *names]
+    cache = {**os.environ, "SCOREWIRE_CACHE": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=cache, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["failed"] == {}
+    assert set(facts["engines"]) == {"scorewire", *names, "lightgbm C fast path"}
+    for name, figures in facts["engines"].items():
+        assert figures["us_row_1"] > 0
+        assert figures["max_error"] <= (0 if name == "scorewire" else 1e-6)
+        assert figures["load_s"] > 0
+    (bundle,) = tmp_path.glob("benchmarks/*.bundle")
+    assert facts["engines"]["scikit-learn"]["bytes"] > 9 * bundle.stat().st_size
+    # A row comes by a line in each of a hundred trees, and by fewer than there are splits on the longest way.
+    assert 100 < facts["limit"]["lines_of_trees"] < 100 * 40
+    assert facts["limit"]["limit_us"] > 0
+
+
+def test_an_engine_that_cannot_load_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.cases import QUICK
+    from benchmarks.engine import Engine, EngineError
+
+    monkeypatch.setenv("SCOREWIRE_CACHE", str(tmp_path))
+    QUICK.file(".onnx").write_bytes(b"junk")
+    with pytest.raises(EngineError, match="onnxruntime cannot load the case"):
+        Engine("onnxruntime", QUICK, "file")
