@@ -44,7 +44,7 @@ _LEAF, _SHAPE, _STARTS, _CHILD = np.uint64(48), np.uint64(52), np.uint64(54), np
 _LEAF_MASK, _MISSING, _CATEGORY = np.uint64(60), np.uint64(62), np.uint64(63)
 _FEATURE = np.uint64(32)
 _LINE_SHIFT, _SHAPE_BYTES = np.uint64(6), np.uint64(2 * SHAPE_WORDS)
-_INLINE_MASK = np.uint64((1 << INLINE_BITS) - 1)
+_INLINE_BITS, _INLINE_MASK = np.uint64(INLINE_BITS), np.uint64((1 << INLINE_BITS) - 1)
 # Lines lie at multiples of 64: the low bits of a line's address hold twice the number of a subtree in it.
 _SUBTREE, _HIGHEST = np.uint64(63), np.uint64(63)
 
@@ -73,7 +73,7 @@ def _general_mask(line, row, categories):
     mask = (mask & ~category) | (sent_right & category)
     left = category & ~missing
     while left:
-        lane = popcount((left & (~left + _ONE)) - _ONE)
+        lane = trailing_zeros(left)
         value = load_f32(row + _FOUR * load_u16(line + _FEATURE + _TWO * lane))
         mask |= _category_bit(line, lane, value, categories) << lane
         left &= left - _ONE
@@ -109,7 +109,7 @@ def _walk(plan, row, general, inline, leaves, lines, trees):
                 leaves_before = popcount(leaf_mask & ((_ONE << exit_) - _ONE))
                 leaf = load_u32(line + _LEAF)
                 if inline:
-                    leaf = (leaf >> (_TWO * exit_)) & _INLINE_MASK
+                    leaf = (leaf >> (_INLINE_BITS * exit_)) & _INLINE_MASK
                 else:
                     leaf += leaves_before
                 begun = load_u16(line + _STARTS) << ((exit_ - leaves_before) ^ _HIGHEST)

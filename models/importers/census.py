@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.fill import depth_of
 from models.importers.source import Source, SourceTree
-from models.pack import depth_of
 
 
 class Census:

@@ -99,7 +99,7 @@ def test_a_pickle_is_not_loaded_unless_its_maker_is_trusted(
         (("model", "inspect", __file__), "header"),
         (("model", "verify", "none.bundle"), "cannot be read"),
         (("model", "import", "none.txt", "--out", "x"), "there is no file"),
-        (("model", "import", __file__, "--out", "x", "--trust-pickle"), "cannot be loaded"),
+        (("model", "import", __file__, "--out", "x", "--trust-pickle"), "kind that is not known"),
         (("node", "dancer"), "no role 'dancer'"),
         (("score", "none.jsonl"), "there is no file"),
     ],

@@ -102,6 +102,7 @@ def test_a_model_that_was_stopped_early_is_the_same_from_its_file(invoke: Invoke
         ("model.onnx", b"junk", "no .onnx model"),
         ("model.onnx", b"", "no .onnx model"),
         ("model.joblib", b"junk", "--trust-pickle"),
+        ("model.pkl", b"junk", "--trust-pickle"),
         ("model.csv", b"1,2", "not known: .txt"),
     ],
 )
@@ -169,3 +170,10 @@ def test_the_layout_of_a_bundle_adds_up(invoke: Invoke, tmp_path: Path) -> None:
         assert layout["leaves_inline"] == (not booster)
         assert sum(facts["importance"]) == pytest.approx(1, abs=1e-4)
         assert facts["features_used"] == sum(share > 0 for share in facts["importance"])
+
+
+def test_a_trusted_file_that_cannot_be_loaded_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "model.joblib").write_bytes(b"junk")
+    arguments = ["import", tmp_path / "model.joblib", "--out", tmp_path / "out", "--trust-pickle"]
+    refused = invoke(*arguments, code=2)
+    assert "cannot be loaded" in " ".join(refused.stderr.split())
