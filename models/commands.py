@@ -60,9 +60,9 @@ def import_(
     """
     # The kernel is compiled when it is first loaded.
     from models.importers import import_model  # noqa: PLC0415
-    from models.importers.files import load_file  # noqa: PLC0415
+    from models.importers.files import PICKLES, load_file  # noqa: PLC0415
 
-    if trust_pickle:
+    if trust_pickle and source.suffix in PICKLES:
         Console(stderr=True).print(f"[bold red]loading {escape(str(source))} runs the code that is in it[/]")
     notes = dict(pair.partition("=")[::2] for pair in note or [])
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from models.errors import SourceFileError
 
 #: Files that hold objects of Python, and with them code.
-_PICKLES = (".joblib", ".pkl", ".pickle")
+PICKLES = (".joblib", ".pkl", ".pickle")
 
 
 def load_file(path: Path, *, trust_pickle: bool = False) -> Any:
@@ -27,11 +27,11 @@ def load_file(path: Path, *, trust_pickle: bool = False) -> Any:
     """
     if not path.is_file():
         raise SourceFileError(f"there is no file {path}")
-    if path.suffix in _PICKLES:
+    if path.suffix in PICKLES:
         return _pickle(path, trusted=trust_pickle)
     loader = _LOADERS.get(path.suffix)
     if loader is None:
-        kinds = ", ".join((*_LOADERS, *_PICKLES))
+        kinds = ", ".join((*_LOADERS, *PICKLES))
         raise SourceFileError(f"{path} is of a kind that is not known: {kinds} are")
     try:
         return loader(path)
