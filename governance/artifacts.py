@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from governance.audit import acting
 from governance.database import Connection
 from governance.errors import InvalidArtifactError, UnknownArtifactError
 from models.errors import ModelError
@@ -61,7 +62,7 @@ def register(
     """
     provenance = {**describe(path, kind), "notes": dict(notes or {})}
     digest, size = _digest(path)
-    with connection.transaction():
+    with acting(connection, by):
         fresh = connection.execute(
             "INSERT INTO artifact (digest, kind, name, size, provenance, registered_by)"
             " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING RETURNING digest",

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import getpass
-import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import psycopg
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from governance import artifacts
-from governance.database import Connection, connect
+from governance.audit_commands import audit_app
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
-from governance.errors import GovernanceError
 from governance.membership import Member, members
 from governance.releases import PREPARE_S, Release, current_release
 from governance.releases import promote as write_release
 from governance.releases import releases as all_releases
 from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
-
-#: Finds (dsn, environment) for a --config option; given by the front door, which knows the configuration.
-Locate = Callable[[Path | None], tuple[str, str]]
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The configuration file.", show_default="./scorewire.toml"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ByOption = Annotated[str, typer.Option(help="Who does it.", show_default="the user of this system")]
+from governance.terminal import (
+    ByOption,
+    ConfigOption,
+    JsonOption,
+    Locate,
+    connected,
+    fail,
+    failing_plainly,
+    local_time,
+    say,
+    table,
+    to_json,
+)
 
 
 def register_commands(app: typer.Typer, locate: Locate) -> None:
@@ -54,6 +50,7 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
         commands.status,
     ):
         app.command()(command)
+    app.add_typer(audit_app(locate), name="audit")
 
 
 class _Commands:
@@ -71,7 +68,7 @@ class _Commands:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        with _failing_plainly(), EmbeddedPostgres(directory) as server:
+        with failing_plainly(), EmbeddedPostgres(directory) as server:
             typer.echo(f'dsn = "{server.dsn}"')
             sys.stdout.flush()
             while not stop.wait(1.0):  # with a limit, so that Python runs its signal handlers
@@ -80,9 +77,9 @@ class _Commands:
     def migrate(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """Bring the database's schema up to date. Safe to run at any time, and from anywhere at once."""
         dsn, _ = self._locate(config)
-        with _failing_plainly():
+        with failing_plainly():
             applied = apply_migrations(dsn)
-        _say(
+        say(
             {"applied": applied},
             f"applied: {', '.join(applied) or 'nothing, it is up to date'}",
             as_json=as_json,
@@ -105,12 +102,12 @@ class _Commands:
         kind: artifacts.Kind = "feature_spec" if file.suffix in (".toml", ".json") else "bundle"
         notes = dict(pair.partition("=")[::2] for pair in note or [])
         if not file.is_file():
-            _fail(f"there is no file {file}")
-        with self._connected(config) as (connection, _):
+            fail(f"there is no file {file}")
+        with connected(self._locate, config) as (connection, _):
             found = artifacts.register(
                 connection, file, kind=kind, name=name or file.stem, by=by or getpass.getuser(), notes=notes
             )
-        _say(asdict(found), f"{found.kind} {found.name}: {found.digest}", as_json=as_json)
+        say(asdict(found), f"{found.kind} {found.name}: {found.digest}", as_json=as_json)
 
     def promote(
         self,
@@ -133,8 +130,8 @@ class _Commands:
         """
         stages = {stage: wanted for stage, wanted in (("model", model), ("features", features)) if wanted}
         if not stages:
-            _fail("name what to promote: --model, --features, or both")
-        with self._connected(config) as (connection, environment):
+            fail("name what to promote: --model, --features, or both")
+        with connected(self._locate, config) as (connection, environment):
             rollout = write_release(
                 connection,
                 environment=environment,
@@ -151,7 +148,7 @@ class _Commands:
                     taken_up_ms = wait_taken_up(connection, rollout)
         facts = {**_rollout_facts(rollout), "taken_up_ms": taken_up_ms}
         how = f" by all nodes after {taken_up_ms:.0f} ms" if taken_up_ms is not None else ""
-        _say(
+        say(
             facts,
             f"release {rollout.release.number} is {rollout.state}{how} {rollout.reason}",
             as_json=as_json,
@@ -160,17 +157,17 @@ class _Commands:
 
     def releases(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """List the releases of the environment, the newest first."""
-        with self._connected(config) as (connection, environment):
+        with connected(self._locate, config) as (connection, environment):
             found = all_releases(connection, environment)
         if as_json:
-            typer.echo(_to_json({"releases": [asdict(release) for release in found]}))
+            typer.echo(to_json({"releases": [asdict(release) for release in found]}))
             return
         columns = ("release", "slot", "features", "model", "by", "at", "comment")
-        _table("Releases", columns, [row for release in found for row in _release_rows(release)])
+        table("Releases", columns, [row for release in found for row in _release_rows(release)])
 
     def status(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """Show the environment: its release, its nodes and what each acts on, the latest rollouts."""
-        with self._connected(config) as (connection, environment):
+        with connected(self._locate, config) as (connection, environment):
             current = current_release(connection, environment)
             nodes = members(connection, environment)
             latest = rollouts(connection, environment, 5)
@@ -181,34 +178,13 @@ class _Commands:
                 "members": [asdict(node) for node in nodes],
                 "rollouts": [_rollout_facts(rollout) for rollout in latest],
             }
-            typer.echo(_to_json(facts))
+            typer.echo(to_json(facts))
             return
         serving = f"release {current.number}" if current else "no release yet"
         Console().print(f"[bold]{environment}[/]: {serving}")
-        _table(
-            "Nodes", ("node", "state", "release", "endpoints", "beat"), [_node_row(node) for node in nodes]
-        )
+        table("Nodes", ("node", "state", "release", "endpoints", "beat"), [_node_row(node) for node in nodes])
         columns = ("rollout", "release", "state", "started", "reason")
-        _table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
-
-    @contextmanager
-    def _connected(self, config: Path | None) -> Iterator[tuple[Connection, str]]:
-        dsn, environment = self._locate(config)
-        with _failing_plainly(), connect(dsn) as connection:
-            yield connection, environment
-
-
-@contextmanager
-def _failing_plainly() -> Iterator[None]:
-    """End the command with a sentence instead of a traceback."""
-    try:
-        yield
-    except GovernanceError as error:
-        _fail(str(error))
-    except psycopg.OperationalError as error:
-        _fail(f"the database cannot be reached: {str(error).strip()}: is dsn right, and is it up?")
-    except psycopg.errors.UndefinedTable:
-        _fail("the database has no schema yet: `run.py migrate` makes it")
+        table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
 
 
 def _rollout_facts(rollout: Rollout) -> dict[str, Any]:
@@ -219,38 +195,15 @@ def _rollout_facts(rollout: Rollout) -> dict[str, Any]:
 def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
     for slot, pipeline in release.slots.items():
         stages = (pipeline.stages.get("features", "")[:12], pipeline.stages.get("model", "")[:12])
-        made = (release.created_by, _time(release.created_at), release.comment)
+        made = (release.created_by, local_time(release.created_at), release.comment)
         yield (str(release.number), slot, *stages, *made)
 
 
 def _node_row(node: Member) -> tuple[str, ...]:
-    return (node.node_id, node.state, str(node.release or "-"), " ".join(node.endpoints), _time(node.beat_at))
+    place = " ".join(node.endpoints)
+    return (node.node_id, node.state, str(node.release or "-"), place, local_time(node.beat_at))
 
 
 def _rollout_row(rollout: Rollout) -> tuple[str, ...]:
     number = str(rollout.release.number)
-    return (str(rollout.id), number, rollout.state, _time(rollout.started_at), rollout.reason)
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _to_json(facts: dict[str, Any]) -> str:
-    return json.dumps(facts, default=lambda value: value.isoformat())
-
-
-def _say(facts: dict[str, Any], sentence: str, *, as_json: bool) -> None:
-    typer.echo(_to_json(facts) if as_json else sentence)
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False)
-    raise typer.Exit(2)
+    return (str(rollout.id), number, rollout.state, local_time(rollout.started_at), rollout.reason)

@@ -8,6 +8,7 @@ GovernanceError
 ├── PromotionRefusedError    a promotion breaks a rule: the promoter reads which
 │   └── RolloutInProgressError   another rollout is under way: wait for it
 ├── UnknownRolloutError      there is no such rollout
+├── AuditBrokenError         the audit log was tampered with: whoever answers for it must act
 └── EmbeddedPostgresError    the PostgreSQL of the demo and the tests cannot run
 """
 
@@ -44,6 +45,10 @@ class RolloutInProgressError(PromotionRefusedError):
 
 class UnknownRolloutError(GovernanceError):
     """Raised when a rollout does not exist."""
+
+
+class AuditBrokenError(GovernanceError):
+    """Raised when the audit log's chain of hashes does not hold; names the first entry that does not fit."""
 
 
 class EmbeddedPostgresError(GovernanceError):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from governance.artifacts import STAGES, find
+from governance.audit import acting
 from governance.database import Connection
 from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownArtifactError
 
@@ -107,7 +108,7 @@ def promote(
     """
     from governance.rollouts import open_rollout  # noqa: PLC0415 - a rollout is of a release, and made here
 
-    with connection.transaction():
+    with acting(connection, by, comment):
         connection.execute(
             "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
         )

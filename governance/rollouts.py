@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from governance.audit import acting
 from governance.database import Connection
 from governance.errors import UnknownRolloutError
 from governance.membership import FRESH_S, members
@@ -74,7 +75,7 @@ def open_rollout(connection: Connection, environment: str, number: int, prepare_
 
 def acknowledge(connection: Connection, rollout_id: int, node_id: str, *, ready: bool, reason: str) -> None:
     """Take a node's word that it has prepared the release, or refuses it; then settle the rollout."""
-    with connection.transaction():
+    with acting(connection, node_id, reason):
         _hold(connection, rollout_id)
         connection.execute(
             "INSERT INTO rollout_node (rollout, node_id, ready, reason, at)"
@@ -152,6 +153,11 @@ def wait_taken_up(connection: Connection, rollout: Rollout, *, timeout_s: float 
 
 
 def _hold(connection: Connection, rollout_id: int) -> None:
+    # The environment first, as a promoter does, and the audit log's end last: no two wait for each other.
+    connection.execute(
+        "SELECT 1 FROM environment WHERE name = (SELECT environment FROM rollout WHERE id = %s) FOR UPDATE",
+        (rollout_id,),
+    )
     connection.execute("SELECT 1 FROM rollout WHERE id = %s FOR UPDATE", (rollout_id,))
 
 

@@ -110,8 +110,13 @@ class Watcher:
         connection = connect(self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S)
         self.connection = connection
         found, wanted = schema_version(connection), len(migrations())
-        if found < wanted:
-            why = f"the schema has {found} of {wanted} migrations: `run.py migrate` applies them"
+        if found != wanted:
+            what = (
+                "`run.py migrate` applies them"
+                if found < wanted
+                else "this node is older: deploy the new one"
+            )
+            why = f"the schema has {found} migrations, this node knows {wanted}: {what}"
             raise psycopg.OperationalError(why)
         # Before the first look: what changes after it is hinted at.
         connection.execute(f"LISTEN {CHANNEL}")
