@@ -9,7 +9,7 @@ from actors.config import Settings
 from governance.artifacts import Kind, register
 from governance.database import connect
 from governance.membership import members
-from governance.releases import promote
+from governance.promotion import promote
 from governance.rollouts import wait_settled, wait_taken_up
 
 BY = "demo"

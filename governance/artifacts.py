@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from governance.audit import acting
 from governance.database import Connection
 from governance.errors import InvalidArtifactError, UnknownArtifactError
+from governance.provenance import read_provenance
 from models.errors import ModelError
 
 Kind = Literal["bundle", "feature_spec"]
@@ -54,13 +55,24 @@ def register(
     name: str,
     by: str,
     notes: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Check a file and store it; one that is there already is left as it is.
+
+    Args:
+        connection: to the database.
+        path: the file.
+        kind: what it is.
+        name: what people call it.
+        by: who registers it.
+        notes: provenance in words.
+        facts: provenance that a machine reads, as governance.provenance.Provenance has it.
 
     Raises:
         InvalidArtifactError: it is not a valid artifact of its kind, or changed while it was read.
     """
-    provenance = {**describe(path, kind), "notes": dict(notes or {})}
+    own = read_provenance(facts or {}).model_dump(mode="json", exclude_defaults=True)
+    provenance = {**describe(path, kind), **own, "notes": dict(notes or {})}
     digest, size = _digest(path)
     with acting(connection, by):
         fresh = connection.execute(

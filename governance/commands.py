@@ -19,8 +19,9 @@ from governance.audit_commands import audit_app
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
 from governance.membership import Member, members
-from governance.releases import PREPARE_S, Release, current_release
-from governance.releases import promote as write_release
+from governance.promotion import PREPARE_S
+from governance.promotion import promote as start_promotion
+from governance.releases import Release, current_release
 from governance.releases import releases as all_releases
 from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
 from governance.terminal import (
@@ -132,7 +133,7 @@ class _Commands:
         if not stages:
             fail("name what to promote: --model, --features, or both")
         with connected(self._locate, config) as (connection, environment):
-            rollout = write_release(
+            rollout = start_promotion(
                 connection,
                 environment=environment,
                 stages=stages,

@@ -6,7 +6,15 @@ GovernanceError
 ├── InvalidArtifactError     a file is not what it is registered as: mend it
 ├── CacheError               an artifact cannot be kept on this host: full disk, no permission
 ├── PromotionRefusedError    a promotion breaks a rule: the promoter reads which
-│   └── RolloutInProgressError   another rollout is under way: wait for it
+│   ├── RolloutInProgressError   another rollout is under way: wait for it
+│   ├── FrozenError              the environment is frozen: ask whoever froze it
+│   └── GateError                gates of the policy do not let it through: names them with their figures
+├── ApprovalNeededError      a promotion waits for people: ask them
+├── ApprovalRefusedError     a word on a proposal does not count: says why
+├── UnknownProposalError     there is no such proposal
+├── UnknownReleaseError      there is no such release
+├── PolicyError              a policy is not valid: whoever set it must mend it
+├── SignatureError           an artifact is not signed as asked: whoever registers must sign it
 ├── UnknownRolloutError      there is no such rollout
 ├── AuditBrokenError         the audit log was tampered with: whoever answers for it must act
 └── EmbeddedPostgresError    the PostgreSQL of the demo and the tests cannot run
@@ -41,6 +49,46 @@ class PromotionRefusedError(GovernanceError):
 
 class RolloutInProgressError(PromotionRefusedError):
     """Raised when the environment has a rollout under way. Wait for it, or for its deadline."""
+
+
+class FrozenError(PromotionRefusedError):
+    """Raised when the environment is frozen; says since when, by whom and why."""
+
+
+class GateError(PromotionRefusedError):
+    """Raised when gates of the environment's policy refuse a pipeline; names each with its figures."""
+
+
+class ApprovalNeededError(GovernanceError):
+    """Raised when a promotion has become a proposal that waits for approvals.
+
+    Attributes:
+        proposal: its number.
+    """
+
+    def __init__(self, message: str, proposal: int) -> None:
+        super().__init__(message)
+        self.proposal = proposal
+
+
+class ApprovalRefusedError(GovernanceError):
+    """Raised when a person's word on a proposal does not count. Nothing was changed."""
+
+
+class UnknownProposalError(GovernanceError):
+    """Raised when a proposal does not exist."""
+
+
+class UnknownReleaseError(GovernanceError):
+    """Raised when a release does not exist, or there was none at that time."""
+
+
+class PolicyError(GovernanceError):
+    """Raised when a policy is not valid; names every key at fault."""
+
+
+class SignatureError(GovernanceError):
+    """Raised when a key cannot be used, or a signature is missing or does not fit."""
 
 
 class UnknownRolloutError(GovernanceError):

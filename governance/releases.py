@@ -6,19 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from governance.artifacts import STAGES, find
-from governance.audit import acting
 from governance.database import Connection
-from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownArtifactError
-
-if TYPE_CHECKING:
-    from governance.rollouts import Rollout
 
 CHAMPION = "champion"
-#: Seconds that all nodes together have to prepare a release.
-PREPARE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -80,84 +72,14 @@ def current_release(connection: Connection, environment: str) -> Release | None:
     return releases(connection, environment, [row["current"]])[0]
 
 
-def promote(
-    connection: Connection,
-    *,
-    environment: str,
-    stages: Mapping[str, str],
-    by: str,
-    slot: str = CHAMPION,
-    comment: str = "",
-    prepare_s: float = PREPARE_S,
-) -> Rollout:
-    """Write the next release of an environment, and open its rollout.
-
-    Args:
-        connection: to the database.
-        environment: where; made at its first promotion.
-        stages: stage to artifact (a digest, its beginning, or a name's newest version); the slot's other
-            stages, and all other slots, stay as they are.
-        by: who promotes.
-        slot: which slot.
-        comment: why.
-        prepare_s: seconds that the nodes have to prepare it.
-
-    Raises:
-        PromotionRefusedError: an unknown stage, a stage without an artifact, or an artifact of another kind.
-        RolloutInProgressError: another rollout is under way.
-    """
-    from governance.rollouts import open_rollout  # noqa: PLC0415 - a rollout is of a release, and made here
-
-    with acting(connection, by, comment):
-        connection.execute(
-            "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
-        )
-        # Whoever promotes holds the environment, so that releases count up without a gap or a fork.
-        connection.execute("SELECT 1 FROM environment WHERE name = %s FOR UPDATE", (environment,))
-        _refuse_a_second(connection, environment)
-        base = current_release(connection, environment)
-        slots = {name: dict(pipeline.stages) for name, pipeline in base.slots.items()} if base else {}
-        slots[slot] = {**slots.get(slot, {}), **_resolve(connection, stages)}
-        missing = [stage for stage in STAGES if stage not in slots[slot]]
-        if missing:
-            raise PromotionRefusedError(
-                f"slot {slot} of {environment} would have nothing for {', '.join(missing)}: name it as well",
-            )
-        number = _write(connection, environment, slots, by, comment)
-        return open_rollout(connection, environment, number, prepare_s)
-
-
-def _refuse_a_second(connection: Connection, environment: str) -> None:
-    row = connection.execute(
-        "SELECT id, number, deadline FROM rollout WHERE environment = %s AND state = 'preparing'",
-        (environment,),
-    ).fetchone()
-    if row:
-        raise RolloutInProgressError(
-            f"{environment} is being taken to release {row['number']} (rollout {row['id']}), "
-            f"which ends by {row['deadline']:%H:%M:%S}: wait for it",
-        )
-
-
-def _resolve(connection: Connection, stages: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for stage, wanted in stages.items():
-        if stage not in STAGES:
-            raise PromotionRefusedError(f"there is no stage {stage!r}: a pipeline has {', '.join(STAGES)}")
-        try:
-            found[stage] = find(connection, wanted, STAGES[stage]).digest
-        except UnknownArtifactError as error:
-            raise PromotionRefusedError(f"stage {stage}: {error}") from error
-    return found
-
-
-def _write(
+def write_release(
     connection: Connection,
     environment: str,
     slots: Mapping[str, Mapping[str, str]],
     by: str,
     comment: str,
 ) -> int:
+    """Write the next release of an environment that this transaction holds; return its number."""
     row = connection.execute(
         "INSERT INTO release (environment, number, created_by, comment) VALUES (%(environment)s,"
         " 1 + (SELECT coalesce(max(number), 0) FROM release WHERE environment = %(environment)s),"

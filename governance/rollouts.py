@@ -19,6 +19,8 @@ from governance.membership import FRESH_S, members
 from governance.notify import notify
 from governance.releases import Release, releases
 
+Kind = Literal["promotion", "rollback"]
+
 _POLL_S = 0.01
 #: Seconds that the nodes may take to act on a release that all have prepared.
 TAKE_UP_S = 10.0
@@ -37,6 +39,9 @@ class Rollout:
         started_at: when it was promoted.
         deadline: when it is abandoned if it is still preparing.
         finished_at: when it was settled.
+        started_by: who promoted, or led back.
+        comment: why.
+        kind: whether it leads to a new release, or back to one that was active before.
         nodes: each node that must be ready, to whether it is; None while it has not said.
     """
 
@@ -48,18 +53,30 @@ class Rollout:
     started_at: datetime
     deadline: datetime
     finished_at: datetime | None
+    started_by: str
+    comment: str
+    kind: Kind
     nodes: Mapping[str, bool | None]
 
 
-def open_rollout(connection: Connection, environment: str, number: int, prepare_s: float) -> Rollout:
+def open_rollout(
+    connection: Connection,
+    environment: str,
+    number: int,
+    prepare_s: float,
+    *,
+    by: str,
+    comment: str = "",
+    kind: Kind = "promotion",
+) -> Rollout:
     """Open a rollout for all nodes that are fresh now, and settle it if there are none.
 
-    Call it in the transaction that wrote the release and holds the environment.
+    Call it in the transaction that holds the environment, and has written the release if it is new.
     """
     row = connection.execute(
-        "INSERT INTO rollout (environment, number, deadline)"
-        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING id",
-        (environment, number, prepare_s),
+        "INSERT INTO rollout (environment, number, deadline, started_by, comment, kind)"
+        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s) RETURNING id",
+        (environment, number, prepare_s, by, comment, kind),
     ).fetchone()
     assert row is not None  # noqa: S101 - RETURNING of one inserted row
     connection.execute(
@@ -86,6 +103,16 @@ def acknowledge(connection: Connection, rollout_id: int, node_id: str, *, ready:
             {"id": rollout_id, "node": node_id, "ready": ready, "reason": reason},
         )
         _settle(connection, rollout_id)
+
+
+def abandon(connection: Connection, rollout_id: int, reason: str) -> None:
+    """Abandon a rollout that is preparing, in a transaction that holds its environment."""
+    _hold(connection, rollout_id)
+    row = connection.execute(
+        "SELECT * FROM rollout WHERE id = %s AND state = 'preparing'", (rollout_id,)
+    ).fetchone()
+    if row:
+        _finish(connection, row, "abandoned", reason)
 
 
 def settle(connection: Connection, environment: str) -> None:

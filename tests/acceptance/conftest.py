@@ -18,7 +18,7 @@ from governance.artifacts import Kind, register
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import Member, members
-from governance.releases import promote
+from governance.promotion import promote
 from governance.rollouts import Rollout, wait_settled
 
 START_S = 60.0

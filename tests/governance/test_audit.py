@@ -15,7 +15,7 @@ from governance.artifacts import register
 from governance.audit import entries, verify
 from governance.database import Connection, connect
 from governance.errors import AuditBrokenError, RolloutInProgressError
-from governance.releases import promote
+from governance.promotion import promote
 from governance.rollouts import acknowledge, settle
 from tests.governance.conftest import enter
 
@@ -171,6 +171,7 @@ FORBIDDEN = {
     "node": (
         "INSERT INTO release (environment, number, created_by) VALUES ('qa', 9, 'me')",
         "UPDATE rollout SET number = 1",
+        "UPDATE environment SET frozen_reason = ''",
         "INSERT INTO audit VALUES (99, '{}', sha256(''))",
         "UPDATE audit_head SET seq = 0",
         "DELETE FROM audit",
@@ -183,8 +184,11 @@ FORBIDDEN = {
         "DELETE FROM member",
     ),
     "approver": (
-        "INSERT INTO release (environment, number, created_by) VALUES ('qa', 9, 'me')",
-        "UPDATE environment SET current = NULL",
+        "INSERT INTO policy (environment, version, document, set_by) VALUES ('qa', 1, '{}', 'me')",
+        "INSERT INTO approver VALUES ('me', 'risk')",
+        "UPDATE environment SET frozen_reason = ''",
+        "DELETE FROM approval",
+        "UPDATE release SET comment = ''",
     ),
     "auditor": ("UPDATE environment SET current = NULL", "DELETE FROM rollout", "DELETE FROM member"),
     "owner": ("DELETE FROM audit", "UPDATE audit_head SET seq = 0", "UPDATE artifact SET name = 'x'"),

@@ -60,7 +60,7 @@ def test_a_schema_that_is_not_there_has_version_zero(empty_dsn: str) -> None:
 
 @pytest.mark.parametrize("table", ["artifact", "artifact_chunk", "release", "release_stage"])
 def test_what_ran_can_neither_be_changed_nor_deleted(dsn: str, table: str, stages: Any) -> None:
-    from governance.releases import promote
+    from governance.promotion import promote
 
     with connect(dsn) as connection:
         promote(connection, environment="qa", stages=stages, by="ann")

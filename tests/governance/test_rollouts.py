@@ -13,7 +13,8 @@ from governance.artifacts import register
 from governance.database import Connection, connect
 from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownRolloutError
 from governance.membership import beat, leave, members
-from governance.releases import current_release, promote, releases
+from governance.promotion import promote
+from governance.releases import current_release, releases
 from governance.rollouts import acknowledge, rollout, rollouts, settle, wait_settled, wait_taken_up
 from tests.governance.conftest import SPEC, enter, grow_old
 

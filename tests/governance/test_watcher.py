@@ -17,7 +17,7 @@ from governance.database import Connection, connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import beat
 from governance.notify import concerns
-from governance.releases import promote
+from governance.promotion import promote
 from governance.watcher import View, Watcher
 from tests.governance.conftest import enter
 

@@ -1,0 +1,108 @@
+"""Changes that need no approval, since they undo or hold up: rollback, freeze and thaw."""
+
+from __future__ import annotations
+
+from governance.audit import acting
+from governance.database import Connection
+from governance.errors import PromotionRefusedError
+from governance.promotion import PREPARE_S
+from governance.releases import current_release
+from governance.rollouts import Rollout, abandon, open_rollout, rollout
+
+
+def rollback(
+    connection: Connection,
+    environment: str,
+    *,
+    by: str,
+    reason: str,
+    to: int | None = None,
+    prepare_s: float = PREPARE_S,
+) -> Rollout:
+    """Lead an environment back to a release that was active before.
+
+    It asks for no approval and heeds no freeze and no window: it undoes. A rollout that is preparing is
+    abandoned for it. Nodes keep the release that was active before the current one loaded, so leading back
+    to that takes them no preparation.
+
+    Args:
+        connection: to the database.
+        environment: where.
+        by: who leads back.
+        reason: why; it must be said.
+        to: the release; None is the one that was active before the current one.
+        prepare_s: seconds that the nodes have to prepare it.
+
+    Raises:
+        PromotionRefusedError: no reason is given, there is no such release, it was never active, or it is
+            the current one.
+    """
+    if not reason.strip():
+        raise PromotionRefusedError("say why: whoever looks back in years must be able to read it")
+    with acting(connection, by, reason):
+        connection.execute("SELECT 1 FROM environment WHERE name = %s FOR UPDATE", (environment,))
+        current = current_release(connection, environment)
+        if current is None:
+            raise PromotionRefusedError(f"{environment} has no release yet")
+        number = _was_active(connection, environment, to, current.number)
+        preparing = connection.execute(
+            "SELECT id FROM rollout WHERE environment = %s AND state = 'preparing'", (environment,)
+        ).fetchone()
+        if preparing:
+            abandon(connection, preparing["id"], f"{by} leads back to release {number}: {reason}")
+        opened = open_rollout(
+            connection, environment, number, prepare_s, by=by, comment=reason, kind="rollback"
+        )
+    return rollout(connection, opened.id)
+
+
+def _was_active(connection: Connection, environment: str, to: int | None, current: int) -> int:
+    if to == current:
+        raise PromotionRefusedError(f"{environment} serves release {to} already")
+    row = connection.execute(
+        "SELECT number FROM rollout WHERE environment = %(environment)s AND state = 'active'"
+        " AND number <> %(current)s AND (%(to)s::integer IS NULL OR number = %(to)s)"
+        " ORDER BY id DESC LIMIT 1",
+        {"environment": environment, "current": current, "to": to},
+    ).fetchone()
+    if row is None:
+        what = "no release" if to is None else f"release {to}"
+        raise PromotionRefusedError(f"{what} was active in {environment} before: see `run.py history`")
+    return int(row["number"])
+
+
+def freeze(connection: Connection, environment: str, *, by: str, reason: str) -> None:
+    """Let an environment take no promotion until it is thawed; it can still be led back.
+
+    Raises:
+        PromotionRefusedError: no reason is given, or it is frozen already.
+    """
+    if not reason.strip():
+        raise PromotionRefusedError("say why: whoever is refused will read it")
+    with acting(connection, by, reason):
+        connection.execute(
+            "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
+        )
+        done = connection.execute(
+            "UPDATE environment SET frozen_at = clock_timestamp(), frozen_by = %s, frozen_reason = %s"
+            " WHERE name = %s AND frozen_at IS NULL",
+            (by, reason, environment),
+        )
+        if not done.rowcount:
+            raise PromotionRefusedError(f"{environment} is frozen already: see `run.py status`")
+
+
+def thaw(connection: Connection, environment: str, *, by: str, reason: str = "") -> None:
+    """Let an environment take promotions again.
+
+    Raises:
+        PromotionRefusedError: it is not frozen.
+    """
+    with acting(connection, by, reason):
+        done = connection.execute(
+            "UPDATE environment SET frozen_at = NULL, frozen_by = '', frozen_reason = ''"
+            " WHERE name = %s AND frozen_at IS NOT NULL",
+            (environment,),
+        )
+        if not done.rowcount:
+            raise PromotionRefusedError(f"{environment} is not frozen")

@@ -1,0 +1,123 @@
+"""Gates: the questions that a policy asks of a pipeline, each answered with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from governance.database import Connection
+from governance.policy import Policy
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says.
+
+    Attributes:
+        gate: its name, as the policy has it.
+        passed: whether it lets the pipeline through.
+        detail: with which figures.
+    """
+
+    gate: str
+    passed: bool
+    detail: str
+
+
+def judge(
+    connection: Connection, policy: Policy, slot: str, pipeline: Mapping[str, str]
+) -> tuple[Verdict, ...]:
+    """Ask all of a policy's gates that can be answered before any node prepares the release.
+
+    Args:
+        connection: to the database, whose clock counts.
+        policy: whose gates.
+        slot: where the pipeline is to go.
+        pipeline: stage to digest.
+    """
+    return tuple(_verdicts(connection, policy, slot, pipeline))
+
+
+def _verdicts(
+    connection: Connection, policy: Policy, slot: str, pipeline: Mapping[str, str]
+) -> Iterator[Verdict]:
+    now = _now(connection)
+    if policy.windows:
+        passed = any(window.holds(now) for window in policy.windows)
+        yield Verdict("windows", passed, f"it is {now:%A %H:%M} UTC")
+    for environment in policy.after:
+        yield _after(connection, environment, slot, pipeline)
+    if policy.signed:
+        yield _signed(connection, pipeline)
+    model = _provenance(connection, pipeline["model"])
+    if policy.max_age_days is not None:
+        yield _fresh(model.get("trained_at", ""), policy.max_age_days, now)
+    for name, bound in policy.metrics.items():
+        found = model.get("metrics", {}).get(name)
+        known = isinstance(found, int | float)
+        passed = known and (bound.min is None or found >= bound.min)
+        passed = passed and (bound.max is None or found <= bound.max)
+        asked = " and ".join(
+            f"{word} {value}"
+            for word, value in (("at least", bound.min), ("at most", bound.max))
+            if value is not None
+        )
+        said = f"is {found}" if known else "is not in its provenance (register --metric)"
+        yield Verdict(f"metrics.{name}", passed, f"{name} {said}, asked is {asked}")
+
+
+def _now(connection: Connection) -> datetime:
+    row = connection.execute("SELECT clock_timestamp() AS now").fetchone()
+    assert row is not None  # noqa: S101 - it has no FROM
+    found: datetime = row["now"].astimezone(UTC)
+    return found
+
+
+def _after(connection: Connection, environment: str, slot: str, pipeline: Mapping[str, str]) -> Verdict:
+    row = connection.execute(
+        "SELECT r.number, r.finished_at FROM rollout r WHERE r.environment = %(environment)s"
+        " AND r.state = 'active' AND %(stages)s::jsonb = ("
+        "  SELECT jsonb_object_agg(stage, digest) FROM release_stage s"
+        "  WHERE s.environment = r.environment AND s.number = r.number AND s.slot = %(slot)s)"
+        " ORDER BY r.id DESC LIMIT 1",
+        {"environment": environment, "slot": slot, "stages": _as_json(pipeline)},
+    ).fetchone()
+    if row is None:
+        return Verdict("after", False, f"this pipeline was never active in {environment}")
+    when = f"{row['finished_at'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return Verdict("after", True, f"release {row['number']} of {environment}, since {when}")
+
+
+def _signed(connection: Connection, pipeline: Mapping[str, str]) -> Verdict:
+    rows = connection.execute(
+        "SELECT DISTINCT digest FROM signature WHERE digest = ANY (%s)", (list(pipeline.values()),)
+    ).fetchall()
+    found = {row["digest"] for row in rows}
+    without = [f"{stage} {digest[:12]}" for stage, digest in pipeline.items() if digest not in found]
+    detail = f"without a signature: {', '.join(without)}" if without else "all artifacts are signed"
+    return Verdict("signed", not without, detail)
+
+
+def _fresh(trained_at: str, max_age_days: float, now: datetime) -> Verdict:
+    try:
+        trained = datetime.fromisoformat(trained_at)
+    except ValueError:
+        detail = "the bundle does not say when it was trained (model import --trained-at)"
+        return Verdict("max_age_days", False, detail)
+    trained = trained if trained.tzinfo else trained.replace(tzinfo=UTC)
+    age = (now - trained).total_seconds() / 86400
+    detail = f"it was trained {age:.1f} days ago, at most {max_age_days:g} are asked"
+    return Verdict("max_age_days", 0 <= age <= max_age_days, detail)
+
+
+def _provenance(connection: Connection, digest: str) -> dict[str, Any]:
+    row = connection.execute("SELECT provenance FROM artifact WHERE digest = %s", (digest,)).fetchone()
+    return dict(row["provenance"]) if row else {}
+
+
+def _as_json(pipeline: Mapping[str, str]) -> Any:
+    from psycopg.types.json import Jsonb  # noqa: PLC0415
+
+    return Jsonb(dict(pipeline))

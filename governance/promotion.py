@@ -1,0 +1,300 @@
+"""Promotion: the only way to a new release, through the environment's policy and the people that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from governance.artifacts import STAGES, find
+from governance.audit import acting
+from governance.database import Connection
+from governance.errors import (
+    ApprovalNeededError,
+    ApprovalRefusedError,
+    FrozenError,
+    GateError,
+    PromotionRefusedError,
+    RolloutInProgressError,
+    UnknownArtifactError,
+    UnknownProposalError,
+)
+from governance.gates import judge
+from governance.policy import Policy, policy_of
+from governance.releases import CHAMPION, current_release, write_release
+from governance.rollouts import Rollout, open_rollout, rollout
+
+#: Seconds that all nodes together have to prepare a release.
+PREPARE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A promotion that waits, or waited, for people.
+
+    Attributes:
+        id: its number.
+        environment: where.
+        slot: which slot.
+        stages: stage to digest, of what was named; the rest stays as it is when it is released.
+        proposed_by: who promotes.
+        proposed_at: when.
+        comment: why.
+        prepare_s: seconds that the nodes will have.
+        state: `open`, then `released` or `rejected` for good.
+        number: the release that it became.
+        closed_at: when it was settled.
+        approvals: each person's word: role, approves, comment, at.
+        needed: role to how many approvals are still missing.
+    """
+
+    id: int
+    environment: str
+    slot: str
+    stages: Mapping[str, str]
+    proposed_by: str
+    proposed_at: datetime
+    comment: str
+    prepare_s: float
+    state: Literal["open", "released", "rejected"]
+    number: int | None
+    closed_at: datetime | None
+    approvals: Mapping[str, Mapping[str, Any]]
+    needed: Mapping[str, int]
+
+
+def promote(
+    connection: Connection,
+    *,
+    environment: str,
+    stages: Mapping[str, str],
+    by: str,
+    slot: str = CHAMPION,
+    comment: str = "",
+    prepare_s: float = PREPARE_S,
+) -> Rollout:
+    """Write the next release of an environment, and open its rollout.
+
+    Args:
+        connection: to the database.
+        environment: where; made at its first promotion.
+        stages: stage to artifact (a digest, its beginning, or a name's newest version); the slot's other
+            stages, and all other slots, stay as they are.
+        by: who promotes.
+        slot: which slot.
+        comment: why.
+        prepare_s: seconds that the nodes have to prepare it.
+
+    Raises:
+        PromotionRefusedError: an unknown stage, a stage without an artifact, an artifact of another kind.
+        FrozenError: the environment is frozen.
+        GateError: gates of the environment's policy do not let it through; names them with their figures.
+        RolloutInProgressError: another rollout is under way.
+        ApprovalNeededError: the policy asks for approvals; carries the proposal, which was written.
+    """
+    with acting(connection, by, comment):
+        connection.execute(
+            "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
+        )
+        found = _resolve(connection, stages)
+        policy = _pass_gates(connection, environment, slot, found)
+        if not policy.approvals:
+            return _release(connection, environment, slot, found, by, comment, prepare_s)
+        row = connection.execute(
+            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s)"
+            " VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
+            (environment, slot, Jsonb(found), by, comment, prepare_s),
+        ).fetchone()
+        assert row is not None  # noqa: S101 - RETURNING of one inserted row
+        waiting = proposal(connection, row["id"])
+    raise ApprovalNeededError(
+        f"proposal {waiting.id} waits for the approval of {_people(waiting.needed)}", waiting.id
+    )
+
+
+def decide(
+    connection: Connection, proposal_id: int, *, person: str, role: str, approves: bool, comment: str = ""
+) -> Proposal:
+    """Take a person's word on a proposal; the last approval that is needed releases it.
+
+    Raises:
+        UnknownProposalError: there is none of that number.
+        ApprovalRefusedError: the person is no approver of that role, it is their own proposal, they gave
+            their word before, the policy does not ask for that role, or the proposal is over.
+        FrozenError, GateError, RolloutInProgressError: it cannot be released now; the approval is not taken.
+    """
+    with acting(connection, person, comment):
+        found = proposal(connection, proposal_id)
+        connection.execute("SELECT 1 FROM environment WHERE name = %s FOR UPDATE", (found.environment,))
+        asked = policy_of(connection, found.environment).approvals
+        if role not in asked:
+            raise ApprovalRefusedError(f"{found.environment} asks for {_people(asked)}, not for {role}")
+        try:
+            with connection.transaction():
+                connection.execute(
+                    "INSERT INTO approval (proposal, person, role, approves, comment)"
+                    " VALUES (%s, %s, %s, %s, %s)",
+                    (proposal_id, person, role, approves, comment),
+                )
+        except psycopg.errors.RaiseException as error:
+            raise ApprovalRefusedError(error.diag.message_primary or str(error)) from error
+        except psycopg.errors.UniqueViolation as error:
+            raise ApprovalRefusedError(f"{person} has given their word on {proposal_id} before") from error
+        if not approves:
+            _close(connection, proposal_id, "rejected", None)
+        elif not any(proposal(connection, proposal_id).needed.values()):
+            _pass_gates(connection, found.environment, found.slot, found.stages)
+            opened = _release(
+                connection,
+                found.environment,
+                found.slot,
+                found.stages,
+                found.proposed_by,
+                found.comment,
+                found.prepare_s,
+            )
+            _close(connection, proposal_id, "released", opened.release.number)
+        return proposal(connection, proposal_id)
+
+
+def proposal(connection: Connection, proposal_id: int) -> Proposal:
+    """Return a proposal.
+
+    Raises:
+        UnknownProposalError: there is none of that number.
+    """
+    row = connection.execute("SELECT * FROM proposal WHERE id = %s", (proposal_id,)).fetchone()
+    if row is None:
+        raise UnknownProposalError(f"there is no proposal {proposal_id}")
+    return _complete(connection, row)
+
+
+def proposals(connection: Connection, environment: str, *, only_open: bool = False) -> list[Proposal]:
+    """Return the proposals of an environment, the newest first."""
+    rows = connection.execute(
+        "SELECT * FROM proposal WHERE environment = %s AND (NOT %s OR state = 'open') ORDER BY id DESC",
+        (environment, only_open),
+    ).fetchall()
+    return [_complete(connection, row) for row in rows]
+
+
+def add_approver(connection: Connection, person: str, role: str, *, by: str, reason: str = "") -> None:
+    """Let a person approve in a role; once is enough."""
+    with acting(connection, by, reason):
+        connection.execute(
+            "INSERT INTO approver (person, role) VALUES (%s, %s) ON CONFLICT DO NOTHING", (person, role)
+        )
+
+
+def remove_approver(connection: Connection, person: str, role: str, *, by: str, reason: str = "") -> None:
+    """Let a person no longer approve in a role; what they approved stays."""
+    with acting(connection, by, reason):
+        connection.execute("DELETE FROM approver WHERE person = %s AND role = %s", (person, role))
+
+
+def _pass_gates(connection: Connection, environment: str, slot: str, stages: Mapping[str, str]) -> Policy:
+    """Hold the environment, and see that it takes the promotion now.
+
+    Whoever promotes holds it, so that releases count up without a gap or a fork.
+    """
+    row = connection.execute(
+        "SELECT * FROM environment WHERE name = %s FOR UPDATE", (environment,)
+    ).fetchone()
+    assert row is not None  # noqa: S101 - it was made before
+    if row["frozen_at"] is not None:
+        since = f"{row['frozen_at']:%Y-%m-%d %H:%M}"
+        raise FrozenError(
+            f"{environment} is frozen since {since} by {row['frozen_by']}: {row['frozen_reason']}"
+        )
+    _refuse_a_second(connection, environment)
+    pipeline = _slots(connection, environment, slot, stages)[slot]
+    policy = policy_of(connection, environment)
+    failed = [one for one in judge(connection, policy, slot, pipeline) if not one.passed]
+    if failed:
+        said = "; ".join(f"{one.gate}: {one.detail}" for one in failed)
+        raise GateError(f"{environment} does not take it: {said}")
+    return policy
+
+
+def _slots(
+    connection: Connection, environment: str, slot: str, stages: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return what all slots would hold."""
+    base = current_release(connection, environment)
+    slots = {name: dict(pipeline.stages) for name, pipeline in base.slots.items()} if base else {}
+    slots[slot] = {**slots.get(slot, {}), **stages}
+    missing = [stage for stage in STAGES if stage not in slots[slot]]
+    if missing:
+        raise PromotionRefusedError(
+            f"slot {slot} of {environment} would have nothing for {', '.join(missing)}: name it as well",
+        )
+    return slots
+
+
+def _release(
+    connection: Connection,
+    environment: str,
+    slot: str,
+    stages: Mapping[str, str],
+    by: str,
+    comment: str,
+    prepare_s: float,
+) -> Rollout:
+    slots = _slots(connection, environment, slot, stages)
+    try:
+        number = write_release(connection, environment, slots, by, comment)
+    except psycopg.errors.RaiseException as error:
+        raise PromotionRefusedError(error.diag.message_primary or str(error)) from error
+    opened = open_rollout(connection, environment, number, prepare_s, by=by, comment=comment)
+    return rollout(connection, opened.id)
+
+
+def _refuse_a_second(connection: Connection, environment: str) -> None:
+    row = connection.execute(
+        "SELECT id, number, deadline FROM rollout WHERE environment = %s AND state = 'preparing'",
+        (environment,),
+    ).fetchone()
+    if row:
+        raise RolloutInProgressError(
+            f"{environment} is being taken to release {row['number']} (rollout {row['id']}), "
+            f"which ends by {row['deadline']:%H:%M:%S}: wait for it",
+        )
+
+
+def _resolve(connection: Connection, stages: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for stage, wanted in stages.items():
+        if stage not in STAGES:
+            raise PromotionRefusedError(f"there is no stage {stage!r}: a pipeline has {', '.join(STAGES)}")
+        try:
+            found[stage] = find(connection, wanted, STAGES[stage]).digest
+        except UnknownArtifactError as error:
+            raise PromotionRefusedError(f"stage {stage}: {error}") from error
+    return found
+
+
+def _close(connection: Connection, proposal_id: int, state: str, number: int | None) -> None:
+    connection.execute(
+        "UPDATE proposal SET state = %s, number = %s, closed_at = clock_timestamp() WHERE id = %s",
+        (state, number, proposal_id),
+    )
+
+
+def _complete(connection: Connection, row: dict[str, Any]) -> Proposal:
+    said = connection.execute(
+        "SELECT person, role, approves, comment, at FROM approval WHERE proposal = %s ORDER BY at",
+        (row["id"],),
+    ).fetchall()
+    asked = policy_of(connection, row["environment"]).approvals
+    given = [one["role"] for one in said if one["approves"]]
+    needed = {role: max(0, count - given.count(role)) for role, count in asked.items()}
+    words = {one.pop("person"): one for one in said}
+    return Proposal(**row, approvals=words, needed=needed if row["state"] == "open" else {})
+
+
+def _people(needed: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {role}" for role, count in needed.items() if count) or "nobody"
