@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,6 +17,8 @@ from pydantic_settings import (
 )
 
 from actors.errors import ConfigError
+from governance.errors import SignatureError
+from governance.signing import read_public
 from models.pages import Pages
 
 #: The configuration file that is read when none is named.
@@ -43,6 +46,13 @@ class ScorerSettings(BaseModel):
     actors: Annotated[int, Field(ge=1, le=256)] = max(1, (os.cpu_count() or 2) // 2)
     #: How models are mapped: one copy a host, or in huge pages (a copy a node, if the file system has none).
     pages: Pages = "shared"
+    #: Megabytes that all models of a node may have: the current, the last and the coming one.
+    models_mb: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def models_bytes(self) -> int | None:
+        """The budget in bytes."""
+        return None if self.models_mb is None else int(self.models_mb * 1e6)
 
 
 class Settings(BaseSettings):
@@ -64,8 +74,25 @@ class Settings(BaseSettings):
     logs: Path = Path("~/.cache/scorewire/logs")
     #: Listen beyond loopback although nothing is encrypted there.
     allow_wide_bind: bool = False
+    #: Name to public key (base64, as `keys new` prints it); with any, nodes refuse what none has signed.
+    trusted_keys: dict[str, str] = Field(default_factory=dict)
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _keys(cls, keys: dict[str, str]) -> dict[str, str]:
+        for name, text in keys.items():
+            try:
+                read_public(text)
+            except SignatureError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return keys
+
+    @property
+    def trusted(self) -> Mapping[str, bytes]:
+        """Name to public key, as bytes."""
+        return {name: read_public(text) for name, text in self.trusted_keys.items()}
 
     @classmethod
     def settings_customise_sources(

@@ -3,6 +3,8 @@
 ActorError
 ├── ConfigError             scorewire.toml is wrong: whoever wrote it must act
 ├── PipelineMismatchError   a feature spec and a model do not belong together: whoever promoted them must act
+├── MemoryBudgetError       a model does not fit beside those that are held: more memory, or a smaller one
+├── LatencyError            a model is slower here than the policy allows: whoever promoted it must act
 ├── StartFailedError        an actor could not start: its supervisor, and in the end the launcher, acts
 └── EscalationError         actors crash too often: the process ends, and the launcher acts
 """
@@ -20,6 +22,14 @@ class ConfigError(ActorError):
 
 class PipelineMismatchError(ActorError):
     """Raised when a feature spec does not make what its model takes. The release is refused."""
+
+
+class MemoryBudgetError(ActorError):
+    """Raised when a model does not fit into what this node may hold. The release is refused."""
+
+
+class LatencyError(ActorError):
+    """Raised when a model's median row is slower here than the policy allows. The release is refused."""
 
 
 class StartFailedError(ActorError):

@@ -10,16 +10,18 @@ from typing import Any
 
 import psycopg
 
+from actors.checks import check_fit, check_latency, check_memory
 from actors.child import Child
-from actors.errors import PipelineMismatchError
+from actors.config import Settings
 from actors.state import Loaded
 from governance.cache import ArtifactCache
 from governance.database import connect
+from governance.policy import policy_of
 from governance.releases import Release
+from governance.signing import check_signed
 from models.bundle import open_bundle
 from models.forest import Forest
-from models.pages import Pages
-from models.spec import FeatureSpec, load_spec
+from models.spec import load_spec
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class LoaderActor(Child):
         dsn: where the artifacts come from.
         cache: the directory of this host's artifacts.
         scores: whether this node scores, and so needs the models and not only the feature specs.
-        pages: how models are mapped.
+        settings: how models are mapped, how much memory they may take, which keys are trusted.
         report: takes each LoadDone or LoadFailed.
     """
 
@@ -73,14 +75,15 @@ class LoaderActor(Child):
         cache: Path,
         *,
         scores: bool,
-        pages: Pages = "shared",
+        settings: Settings,
         report: Callable[[LoadDone | LoadFailed], None],
     ) -> None:
         super().__init__()
         self._dsn = dsn
         self._cache = ArtifactCache(cache)
         self._scores = scores
-        self._pages: Pages = pages
+        self._settings = settings.scorer
+        self._trusted = settings.trusted
         self._report = report
         # Releases share artifacts: a model that stays is not mapped, checked and warmed a second time.
         self._forests: dict[str, Forest] = {}
@@ -103,10 +106,16 @@ class LoaderActor(Child):
     def _load(self, release: Release) -> Loaded:
         stages = dict(release.slots[CHAMPION].stages)
         with connect(self._dsn) as connection:
+            if self._trusted:
+                for digest in stages.values():
+                    check_signed(connection, digest, self._trusted)
+            policy = policy_of(connection, release.environment)
             spec = load_spec(self._cache.fetch(connection, stages["features"]))
             forest = self._forest(connection, stages["model"]) if self._scores else None
         if forest is not None:
-            _check_fit(spec, forest)
+            check_fit(spec, forest)
+            median_us = check_latency(forest, policy.latency_us)
+            logger.info("release %d takes %.1f us a row here", release.number, median_us)
         logger.info("release %d of %s is prepared", release.number, release.environment)
         return Loaded(release.number, release.environment, stages, spec, forest)
 
@@ -115,11 +124,16 @@ class LoaderActor(Child):
         if known is not None:
             return known
         # The cache has verified the digest in this very read; the structure is checked here.
-        forest = Forest(open_bundle(self._cache.fetch(connection, digest), pages=self._pages))
+        path = self._cache.fetch(connection, digest)
+        held = (forest.bundle.size for forest in self._forests.values())
+        check_memory(held, path.stat().st_size, self._settings.models_bytes)
+        forest = Forest(open_bundle(path, pages=self._settings.pages))
         forest.check_golden()
         forest.warm()
         huge, size = forest.bundle.huge, forest.bundle.size
-        logger.info("model %s is mapped (%s): %d of %d bytes in huge pages", digest, self._pages, huge, size)
+        logger.info(
+            "model %s is mapped (%s): %d of %d bytes in huge pages", digest, self._settings.pages, huge, size
+        )
         self._forests[digest] = forest
         while len(self._forests) > _FORESTS_KEPT:
             del self._forests[next(iter(self._forests))]
@@ -128,20 +142,3 @@ class LoaderActor(Child):
 
 #: Current, previous and coming: more are never in use at once.
 _FORESTS_KEPT = 3
-
-
-def _check_fit(spec: FeatureSpec, forest: Forest) -> None:
-    """Refuse a pipeline whose feature spec does not make what its model takes.
-
-    Raises:
-        PipelineMismatchError: names, order or number of the features differ.
-    """
-    made, taken = tuple(spec.feature_names), tuple(forest.bundle.meta.feature_names)
-    if made == taken:
-        return
-    if len(made) != len(taken):
-        why = f"the feature spec makes {len(made)} features, the model takes {len(taken)}"
-    else:
-        index = next(i for i, (a, b) in enumerate(zip(made, taken, strict=True)) if a != b)
-        why = f"feature {index} is {made[index]!r} in the feature spec and {taken[index]!r} in the model"
-    raise PipelineMismatchError(f"{why}: promote a feature spec and a model that belong together")

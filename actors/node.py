@@ -102,7 +102,7 @@ class Node:
             self._settings.dsn,
             self._settings.cache.expanduser(),
             scores=self._state.role == "scorer",
-            pages=self._settings.scorer.pages,
+            settings=self._settings,
             report=self._report,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from psycopg.types.json import Jsonb
 
@@ -101,6 +102,22 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
     except ModelError as error:
         raise InvalidArtifactError(str(error)) from error
     return {"spec": spec.name, "version": spec.version, "feature_names": list(spec.feature_names)}
+
+
+def find_any(connection: Connection, wanted: str) -> Artifact:
+    """Return an artifact of any kind, as find does.
+
+    Raises:
+        UnknownArtifactError: nothing fits, or artifacts of several kinds do.
+    """
+    found = []
+    for kind in get_args(Kind):
+        with contextlib.suppress(UnknownArtifactError):
+            found.append(find(connection, wanted, kind))
+    if len(found) != 1:
+        what = "nothing" if not found else "more than one kind of artifact"
+        raise UnknownArtifactError(f"{what} is registered as {wanted!r}: give its digest")
+    return found[0]
 
 
 def find(connection: Connection, wanted: str, kind: Kind) -> Artifact:

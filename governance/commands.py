@@ -1,4 +1,4 @@
-"""The sub-commands of this room: `migrate`, `register`, `promote`, `releases` and `status`."""
+"""The sub-commands of this room: those that look, and those that the other `*_commands` hold."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import getpass
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +18,17 @@ from rich.console import Console
 
 from governance import artifacts
 from governance.audit_commands import audit_app
+from governance.change_commands import register_change_commands, rollout_facts
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
+from governance.history import Tenure, release_at
+from governance.history import diff as differences
+from governance.history import history as served
 from governance.membership import Member, members
-from governance.promotion import PREPARE_S
-from governance.promotion import promote as start_promotion
 from governance.releases import Release, current_release
 from governance.releases import releases as all_releases
-from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
+from governance.rollouts import Rollout, rollouts
+from governance.rule_commands import register_rule_commands
 from governance.terminal import (
     ByOption,
     ConfigOption,
@@ -46,11 +51,14 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
         commands.postgres,
         commands.migrate,
         commands.register,
-        commands.promote,
         commands.releases,
         commands.status,
+        commands.history,
+        commands.diff,
     ):
         app.command()(command)
+    register_change_commands(app, locate)
+    register_rule_commands(app, locate)
     app.add_typer(audit_app(locate), name="audit")
 
 
@@ -96,6 +104,13 @@ class _Commands:
         note: Annotated[
             list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")
         ] = None,
+        metric: Annotated[
+            list[str] | None, typer.Option(help="How good it is, key=number; may be repeated.")
+        ] = None,
+        provenance: Annotated[
+            Path | None,
+            typer.Option(help="A TOML file of where it comes from: docs/governance.md has one."),
+        ] = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -104,57 +119,18 @@ class _Commands:
         notes = dict(pair.partition("=")[::2] for pair in note or [])
         if not file.is_file():
             fail(f"there is no file {file}")
+        facts = _provenance(provenance, metric or [])
         with connected(self._locate, config) as (connection, _):
             found = artifacts.register(
-                connection, file, kind=kind, name=name or file.stem, by=by or getpass.getuser(), notes=notes
+                connection,
+                file,
+                kind=kind,
+                name=name or file.stem,
+                by=by or getpass.getuser(),
+                notes=notes,
+                facts=facts,
             )
         say(asdict(found), f"{found.kind} {found.name}: {found.digest}", as_json=as_json)
-
-    def promote(
-        self,
-        model: Annotated[str | None, typer.Option(help="A bundle: digest, its beginning, or name.")] = None,
-        features: Annotated[str | None, typer.Option(help="A feature spec: the same.")] = None,
-        slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
-        comment: Annotated[str, typer.Option(help="Why.")] = "",
-        deadline: Annotated[
-            float, typer.Option(help="Seconds that the nodes have to prepare it.")
-        ] = PREPARE_S,
-        by: ByOption = "",
-        wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
-        config: ConfigOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Take the environment to a new release with this model, these features, or both.
-
-        Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
-        changes, the exit code is 1, and the reason is printed and kept.
-        """
-        stages = {stage: wanted for stage, wanted in (("model", model), ("features", features)) if wanted}
-        if not stages:
-            fail("name what to promote: --model, --features, or both")
-        with connected(self._locate, config) as (connection, environment):
-            rollout = start_promotion(
-                connection,
-                environment=environment,
-                stages=stages,
-                by=by or getpass.getuser(),
-                slot=slot,
-                comment=comment,
-                prepare_s=deadline,
-            )
-            taken_up_ms = None
-            if wait:
-                with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
-                    rollout = wait_settled(connection, rollout.id, timeout_s=deadline + 10)
-                    taken_up_ms = wait_taken_up(connection, rollout)
-        facts = {**_rollout_facts(rollout), "taken_up_ms": taken_up_ms}
-        how = f" by all nodes after {taken_up_ms:.0f} ms" if taken_up_ms is not None else ""
-        say(
-            facts,
-            f"release {rollout.release.number} is {rollout.state}{how} {rollout.reason}",
-            as_json=as_json,
-        )
-        raise typer.Exit(1 if rollout.state == "abandoned" else 0)
 
     def releases(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """List the releases of the environment, the newest first."""
@@ -177,7 +153,7 @@ class _Commands:
                 "environment": environment,
                 "release": asdict(current) if current else None,
                 "members": [asdict(node) for node in nodes],
-                "rollouts": [_rollout_facts(rollout) for rollout in latest],
+                "rollouts": [rollout_facts(rollout) for rollout in latest],
             }
             typer.echo(to_json(facts))
             return
@@ -187,10 +163,57 @@ class _Commands:
         columns = ("rollout", "release", "state", "started", "reason")
         table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
 
+    def history(
+        self,
+        at: Annotated[
+            datetime | None, typer.Option(help="Show the release of that moment instead, in UTC.")
+        ] = None,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Show which release the environment served when, how it came, and who approved it."""
+        with connected(self._locate, config) as (connection, environment):
+            if at is not None:
+                found = release_at(connection, environment, at.replace(tzinfo=at.tzinfo or UTC))
+                if as_json:
+                    typer.echo(to_json({"release": asdict(found)}))
+                    return
+                columns = ("release", "slot", "features", "model", "by", "at", "comment")
+                table(f"Served at {at}", columns, list(_release_rows(found)))
+                return
+            tenures = served(connection, environment)
+        if as_json:
+            typer.echo(to_json({"history": [asdict(tenure) for tenure in tenures]}))
+            return
+        columns = ("release", "since", "until", "came by", "by", "approved by", "comment")
+        table("History", columns, [_tenure_row(tenure) for tenure in tenures])
 
-def _rollout_facts(rollout: Rollout) -> dict[str, Any]:
-    facts = asdict(rollout)
-    return {**facts, "release": rollout.release.number}
+    def diff(
+        self,
+        before: Annotated[int, typer.Argument(help="A release.")],
+        after: Annotated[int, typer.Argument(help="Another one.")],
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Show in what two releases differ: slot, stage, and both artifacts with their provenance."""
+        with connected(self._locate, config) as (connection, environment):
+            found = differences(connection, environment, before, after)
+        if as_json:
+            typer.echo(to_json({"differences": [asdict(one) for one in found]}))
+            return
+        columns = ("slot", "stage", f"release {before}", f"release {after}")
+        rows = [(one.slot, one.stage, _artifact(one.before), _artifact(one.after)) for one in found]
+        table(f"{len(found)} differences", columns, rows)
+
+
+def _provenance(file: Path | None, metrics: Sequence[str]) -> dict[str, Any]:
+    """Read where an artifact comes from; metrics that are given one by one come before those of the file."""
+    try:
+        facts = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError) as error:
+        fail(f"{file} cannot be read: {error}")
+    given = dict(pair.partition("=")[::2] for pair in metrics)
+    return {**facts, "metrics": {**facts.get("metrics", {}), **given}}
 
 
 def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
@@ -208,3 +231,20 @@ def _node_row(node: Member) -> tuple[str, ...]:
 def _rollout_row(rollout: Rollout) -> tuple[str, ...]:
     number = str(rollout.release.number)
     return (str(rollout.id), number, rollout.state, local_time(rollout.started_at), rollout.reason)
+
+
+def _tenure_row(tenure: Tenure) -> tuple[str, ...]:
+    until = local_time(tenure.until) if tenure.until else "now"
+    people = (tenure.started_by, ", ".join(tenure.approved_by))
+    return (str(tenure.number), local_time(tenure.since), until, tenure.kind, *people, tenure.comment)
+
+
+def _artifact(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return "nothing"
+    lines = [f"{facts['name']} {facts['digest'][:12]}"]
+    lines.append(f"registered {local_time(facts['registered_at'])} by {facts['registered_by']}")
+    provenance = facts["provenance"]
+    told = {key: provenance.get(key) for key in ("version", "trained_at", "training_run", "source_revision")}
+    told |= provenance.get("metrics", {})
+    return "\n".join([*lines, *(f"{key}: {value}" for key, value in told.items() if value)])

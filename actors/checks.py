@@ -1,0 +1,77 @@
+"""What a node asks of a release before it says that it is ready, beside what bundles ask of themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from actors.errors import LatencyError, MemoryBudgetError, PipelineMismatchError
+from models.forest import Forest
+from models.spec import FeatureSpec
+
+#: Single rows in a smoke test.
+_SMOKE_ROWS = 200
+
+
+def check_fit(spec: FeatureSpec, forest: Forest) -> None:
+    """Refuse a pipeline whose feature spec does not make what its model takes.
+
+    Raises:
+        PipelineMismatchError: names, order or number of the features differ.
+    """
+    made, taken = tuple(spec.feature_names), tuple(forest.bundle.meta.feature_names)
+    if made == taken:
+        return
+    if len(made) != len(taken):
+        why = f"the feature spec makes {len(made)} features, the model takes {len(taken)}"
+    else:
+        index = next(i for i, (a, b) in enumerate(zip(made, taken, strict=True)) if a != b)
+        why = f"feature {index} is {made[index]!r} in the feature spec and {taken[index]!r} in the model"
+    raise PipelineMismatchError(f"{why}: promote a feature spec and a model that belong together")
+
+
+def check_memory(held: Iterable[int], coming: int, budget: int | None) -> None:
+    """Refuse a model that does not fit beside those that are held.
+
+    Args:
+        held: bytes of each model that this node holds.
+        coming: bytes of the one that comes.
+        budget: bytes that all together may have; None for no limit.
+
+    Raises:
+        MemoryBudgetError: with the figures.
+    """
+    old = sum(held)
+    if budget is not None and old + coming > budget:
+        raise MemoryBudgetError(
+            f"the model has {coming / 1e6:.1f} MB, this node holds {old / 1e6:.1f} MB of models, and may "
+            f"hold {budget / 1e6:.1f} in all (scorer.models_mb)"
+        )
+
+
+def check_latency(forest: Forest, limit_us: float | None) -> float:
+    """Refuse a model that is slower on this node than its environment's policy allows.
+
+    Args:
+        forest: warm.
+        limit_us: what the median of single rows may take; None for no limit.
+
+    Returns:
+        the median in microseconds, over rows of the bundle's own.
+
+    Raises:
+        LatencyError: with the figures.
+    """
+    rows = forest.bundle.golden.x
+    taken = []
+    for number in range(_SMOKE_ROWS):
+        row = rows[number % len(rows)][None, :]
+        began = time.perf_counter_ns()
+        forest.predict(row)
+        taken.append(time.perf_counter_ns() - began)
+    median = float(np.median(taken)) / 1e3
+    if limit_us is not None and median > limit_us:
+        raise LatencyError(f"a row takes {median:.1f} us here, the policy allows {limit_us:g} (latency_us)")
+    return median

@@ -1,0 +1,242 @@
+"""The sub-commands that change what an environment serves, or hold it up."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from governance.changes import freeze, rollback, thaw
+from governance.database import Connection
+from governance.errors import ApprovalNeededError
+from governance.promotion import PREPARE_S, Proposal, decide, promote, proposals
+from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
+from governance.terminal import (
+    ByOption,
+    ConfigOption,
+    JsonOption,
+    Locate,
+    connected,
+    fail,
+    local_time,
+    say,
+    table,
+    to_json,
+)
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; whoever looks back will read it.")]
+RoleOption = Annotated[str, typer.Option(help="As what: a role that the policy asks for.")]
+ProposalArgument = Annotated[int, typer.Argument(help="The proposal's number.")]
+
+
+def register_change_commands(app: typer.Typer, locate: Locate) -> None:
+    """Add these sub-commands to the front door."""
+    commands = _ChangeCommands(locate)
+    for command in (
+        commands.promote,
+        commands.approve,
+        commands.reject,
+        commands.proposals,
+        commands.rollback,
+        commands.freeze,
+        commands.thaw,
+    ):
+        app.command()(command)
+
+
+def rollout_facts(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout for JSON, its release by number."""
+    return {**asdict(rollout), "release": rollout.release.number}
+
+
+class _ChangeCommands:
+    def __init__(self, locate: Locate) -> None:
+        self._locate = locate
+
+    def promote(
+        self,
+        model: Annotated[str | None, typer.Option(help="A bundle: digest, its beginning, or name.")] = None,
+        features: Annotated[str | None, typer.Option(help="A feature spec: the same.")] = None,
+        slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
+        comment: Annotated[str, typer.Option(help="Why.")] = "",
+        deadline: Annotated[
+            float, typer.Option(help="Seconds that the nodes have to prepare it.")
+        ] = PREPARE_S,
+        by: ByOption = "",
+        wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Take the environment to a new release with this model, these features, or both.
+
+        Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
+        changes, the exit code is 1, and the reason is printed and kept.
+        """
+        stages = {stage: wanted for stage, wanted in (("model", model), ("features", features)) if wanted}
+        if not stages:
+            fail("name what to promote: --model, --features, or both")
+        with connected(self._locate, config) as (connection, environment):
+            try:
+                rollout = promote(
+                    connection,
+                    environment=environment,
+                    stages=stages,
+                    by=by or getpass.getuser(),
+                    slot=slot,
+                    comment=comment,
+                    prepare_s=deadline,
+                )
+            except ApprovalNeededError as waiting:
+                say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)
+                return
+            if wait:
+                _follow(connection, rollout, as_json=as_json, timeout_s=deadline)
+        _say_rollout(rollout, None, as_json=as_json)
+
+    def approve(
+        self,
+        proposal: ProposalArgument,
+        role: RoleOption,
+        comment: Annotated[str, typer.Option(help="What you looked at.")] = "",
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Approve a proposal. The last approval that its policy asks for releases it, if its gates hold."""
+        with connected(self._locate, config) as (connection, environment):
+            found = decide(
+                connection,
+                proposal,
+                person=by or getpass.getuser(),
+                role=role,
+                approves=True,
+                comment=comment,
+            )
+            rollout = _rollout_of(connection, environment, found.number)
+            _say_proposal(found, rollout, as_json=as_json)
+
+    def reject(
+        self,
+        proposal: ProposalArgument,
+        role: RoleOption,
+        reason: ReasonOption,
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Reject a proposal, for good."""
+        with connected(self._locate, config) as (connection, _):
+            found = decide(
+                connection,
+                proposal,
+                person=by or getpass.getuser(),
+                role=role,
+                approves=False,
+                comment=reason,
+            )
+        _say_proposal(found, None, as_json=as_json)
+
+    def proposals(
+        self,
+        everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """List the promotions that wait for people: what, by whom, and whose approval is missing."""
+        with connected(self._locate, config) as (connection, environment):
+            found = proposals(connection, environment, only_open=not everything)
+        if as_json:
+            typer.echo(to_json({"proposals": [asdict(one) for one in found]}))
+            return
+        columns = ("proposal", "state", "slot", "stages", "by", "at", "approvals", "missing", "comment")
+        table("Proposals", columns, [_proposal_row(one) for one in found])
+
+    def rollback(
+        self,
+        reason: ReasonOption,
+        to: Annotated[
+            int | None, typer.Option(help="The release.", show_default="the one before this")
+        ] = None,
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Lead the environment back to a release that was active before. Asks for no approval.
+
+        Nodes still hold the release that was active before this one, so that they need no time to prepare.
+        The exit code is 1 if a node refuses.
+        """
+        with connected(self._locate, config) as (connection, environment):
+            rollout = rollback(connection, environment, by=by or getpass.getuser(), reason=reason, to=to)
+            _follow(connection, rollout, as_json=as_json)
+
+    def freeze(
+        self,
+        reason: ReasonOption,
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Let the environment take no promotion until `thaw`. It can still be led back."""
+        with connected(self._locate, config) as (connection, environment):
+            freeze(connection, environment, by=by or getpass.getuser(), reason=reason)
+        say({"environment": environment, "frozen": True}, f"{environment} is frozen", as_json=as_json)
+
+    def thaw(
+        self,
+        reason: ReasonOption = "",
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Let the environment take promotions again, after a `freeze`."""
+        with connected(self._locate, config) as (connection, environment):
+            thaw(connection, environment, by=by or getpass.getuser(), reason=reason)
+        say({"environment": environment, "frozen": False}, f"{environment} is thawed", as_json=as_json)
+
+
+def _follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
+    """Wait until a rollout is over, say how it ended, and end the command with 1 if nothing changed."""
+    with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
+        rollout = wait_settled(connection, rollout.id, timeout_s=timeout_s + 10)
+        taken_up_ms = wait_taken_up(connection, rollout)
+    _say_rollout(rollout, taken_up_ms, as_json=as_json)
+
+
+def _say_rollout(rollout: Rollout, taken_up_ms: float | None, *, as_json: bool) -> None:
+    how = f" by all nodes after {taken_up_ms:.0f} ms" if taken_up_ms is not None else ""
+    sentence = f"release {rollout.release.number} is {rollout.state}{how} {rollout.reason}"
+    say({**rollout_facts(rollout), "taken_up_ms": taken_up_ms}, sentence, as_json=as_json)
+    raise typer.Exit(1 if rollout.state == "abandoned" else 0)
+
+
+def _rollout_of(connection: Connection, environment: str, number: int | None) -> Rollout | None:
+    if number is None:
+        return None
+    (found,) = (one for one in rollouts(connection, environment, 100) if one.release.number == number)
+    return wait_settled(connection, found.id, timeout_s=PREPARE_S + 10)
+
+
+def _say_proposal(proposal: Proposal, rollout: Rollout | None, *, as_json: bool) -> None:
+    missing = ", ".join(f"{count} {role}" for role, count in proposal.needed.items() if count)
+    sentence = f"proposal {proposal.id} is {proposal.state}" + (f", missing {missing}" if missing else "")
+    facts = asdict(proposal)
+    if rollout is not None:
+        facts["rollout"] = rollout_facts(rollout)
+        sentence += f": release {rollout.release.number} is {rollout.state} {rollout.reason}"
+    say(facts, sentence, as_json=as_json)
+    raise typer.Exit(1 if rollout is not None and rollout.state == "abandoned" else 0)
+
+
+def _proposal_row(proposal: Proposal) -> tuple[str, ...]:
+    stages = "\n".join(f"{stage} {digest[:12]}" for stage, digest in proposal.stages.items())
+    given = "\n".join(
+        f"{person} ({word['role']}) {'approves' if word['approves'] else 'rejects'} {word['comment']}"
+        for person, word in proposal.approvals.items()
+    )
+    missing = ", ".join(f"{count} {role}" for role, count in proposal.needed.items() if count)
+    head = (str(proposal.id), proposal.state, proposal.slot, stages, proposal.proposed_by)
+    return (*head, local_time(proposal.proposed_at), given, missing, proposal.comment)
