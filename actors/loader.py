@@ -20,6 +20,7 @@ from governance.policy import policy_of
 from governance.releases import Release
 from governance.signing import check_signed
 from models.bundle import open_bundle
+from models.decision import load_decision
 from models.forest import Forest
 from models.spec import load_spec
 
@@ -112,12 +113,14 @@ class LoaderActor(Child):
             policy = policy_of(connection, release.environment)
             spec = load_spec(self._cache.fetch(connection, stages["features"]))
             forest = self._forest(connection, stages["model"]) if self._scores else None
+            wanted = None if self._scores else stages.get("decision")
+            rules = load_decision(self._cache.fetch(connection, wanted)) if wanted else None
         if forest is not None:
             check_fit(spec, forest)
             median_us = check_latency(forest, policy.latency_us)
             logger.info("release %d takes %.1f us a row here", release.number, median_us)
         logger.info("release %d of %s is prepared", release.number, release.environment)
-        return Loaded(release.number, release.environment, stages, spec, forest)
+        return Loaded(release.number, release.environment, stages, spec, forest, rules)
 
     def _forest(self, connection: psycopg.Connection[Any], digest: str) -> Forest:
         known = self._forests.get(digest)

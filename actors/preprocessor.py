@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import zmq
@@ -12,7 +13,7 @@ from actors.serving import ServingActor
 from actors.state import Loaded, NodeState
 from models.spec import TransactionError
 from transport.client import wire
-from transport.client.answer import Answer, Trace, pack_answer
+from transport.client.answer import Answer, Decision, Trace, pack_answer
 from transport.client.errors import (
     ProtocolError,
     ScorewireError,
@@ -49,6 +50,8 @@ class PreprocessorActor(ServingActor):
     ) -> None:
         super().__init__(name, state, context, address, wide=wide)
         self._in_flight = 0
+        #: How often a decision rule could not be evaluated for a transaction.
+        self.rule_errors = 0
 
     def on_start(self) -> None:
         """Reach the scorers that are known, then listen."""
@@ -62,6 +65,7 @@ class PreprocessorActor(ServingActor):
     def close(self) -> None:
         """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
         logger.info("%s counted at its scorers %s", self.name, self.pool.counters())
+        logger.info("%s counted %d rules that could not be evaluated", self.name, self.rule_errors)
         self.pool.close()
         super().close()
 
@@ -102,7 +106,8 @@ class PreprocessorActor(ServingActor):
         except TransactionError as error:
             raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
         id_field = loaded.spec.id_field
-        call = _Call(self, request, loaded, str(transaction.get(id_field, "")) if id_field else "")
+        id_ = str(transaction.get(id_field, "")) if id_field else ""
+        call = _Call(self, request, loaded, id_, transaction)
         message = wire.pack_body({"release": loaded.release, "vector": vector.astype("<f4").tobytes()})
         self._in_flight += 1
         self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
@@ -133,13 +138,21 @@ class PreprocessorActor(ServingActor):
 class _Call:
     """One transaction that is with the scorers."""
 
-    __slots__ = ("actor", "asked", "id", "loaded", "request")
+    __slots__ = ("actor", "asked", "id", "loaded", "request", "transaction")
 
-    def __init__(self, actor: PreprocessorActor, request: Request, loaded: Loaded, id_: str) -> None:
+    def __init__(
+        self,
+        actor: PreprocessorActor,
+        request: Request,
+        loaded: Loaded,
+        id_: str,
+        transaction: Mapping[str, Any],
+    ) -> None:
         self.actor = actor
         self.request = request
         self.loaded = loaded
         self.id = id_
+        self.transaction = transaction
         self.asked = time.monotonic()
 
     def done(self, outcome: bytes | Exception) -> None:
@@ -147,6 +160,8 @@ class _Call:
 
     def answer(self, frame: bytes) -> bytes:
         body = wire.unpack_body(frame)
+        answered = time.monotonic()
+        decision = self.decide(body["scores"])
         now = time.monotonic()
         trace = Trace(
             release=self.loaded.release,
@@ -155,12 +170,21 @@ class _Call:
             nodes={"preprocessor": self.actor.state.node_id, "scorer": body["node"]},
             us={
                 "features": _us(self.asked - self.request.arrived),
-                "scorer": _us(now - self.asked),
+                "scorer": _us(answered - self.asked),
                 "kernel": body["kernel_us"],
+                "decision": _us(now - answered),
                 "total": _us(now - self.request.arrived),
             },
         )
-        return pack_answer(Answer(self.id, body["scores"], trace))
+        return pack_answer(Answer(self.id, body["scores"], trace, decision))
+
+    def decide(self, scores: Mapping[str, float]) -> Decision | None:
+        rules = self.loaded.rules
+        if rules is None:
+            return None
+        found = rules.decide(scores, self.transaction)
+        self.actor.rule_errors += found.errors
+        return Decision(found.outcome, found.reasons)
 
 
 def _us(seconds: float) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from models.decision import DecisionRules
 from models.forest import Forest
 from models.spec import FeatureSpec
 
@@ -25,6 +26,7 @@ class Loaded:
         pipeline: stage to the sha256 of its artifact (the champion's).
         spec: its feature spec.
         forest: its model, golden vectors scored again; None on nodes that score nothing.
+        rules: its decision rules; None where its pipeline has none, and on nodes that decide nothing.
     """
 
     release: int
@@ -32,6 +34,7 @@ class Loaded:
     pipeline: Mapping[str, str]
     spec: FeatureSpec
     forest: Forest | None
+    rules: DecisionRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,10 +19,12 @@ from governance.errors import InvalidArtifactError, UnknownArtifactError
 from governance.provenance import read_provenance
 from models.errors import ModelError
 
-Kind = Literal["bundle", "feature_spec"]
+Kind = Literal["bundle", "feature_spec", "decision_rules"]
 
 #: Which kind of artifact each stage of a pipeline takes.
-STAGES: Mapping[str, Kind] = {"features": "feature_spec", "model": "bundle"}
+STAGES: Mapping[str, Kind] = {"features": "feature_spec", "model": "bundle", "decision": "decision_rules"}
+#: The stages that no pipeline can do without.
+NEEDED_STAGES = ("features", "model")
 CHUNK_BYTES = 1 << 20
 
 
@@ -86,6 +89,17 @@ def register(
     return find(connection, digest, kind)
 
 
+def kind_of(path: Path) -> Kind:
+    """Guess what a file is: a bundle, unless it is text; text with `rules` holds decision rules."""
+    if path.suffix not in (".toml", ".json"):
+        return "bundle"
+    try:
+        rules = path.suffix == ".toml" and "rules" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        rules = False  # whoever reads it as a feature spec will say what is wrong
+    return "decision_rules" if rules else "feature_spec"
+
+
 def describe(path: Path, kind: Kind) -> dict[str, Any]:
     """Check a file of a kind and return what it says of itself.
 
@@ -93,11 +107,15 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
         InvalidArtifactError: with the reason.
     """
     from models.bundle import open_bundle  # noqa: PLC0415 - numba is heavy, and few commands register
+    from models.decision import load_decision  # noqa: PLC0415
     from models.spec import load_spec  # noqa: PLC0415
 
     try:
         if kind == "bundle":
             return open_bundle(path).meta.model_dump(mode="json")
+        if kind == "decision_rules":
+            rules = load_decision(path).file
+            return {"rules": rules.name, "version": rules.version, "reasons": [r.reason for r in rules.rules]}
         spec = load_spec(path)
     except ModelError as error:
         raise InvalidArtifactError(str(error)) from error

@@ -60,6 +60,7 @@ class _ChangeCommands:
         self,
         model: Annotated[str | None, typer.Option(help="A bundle: digest, its beginning, or name.")] = None,
         features: Annotated[str | None, typer.Option(help="A feature spec: the same.")] = None,
+        decision: Annotated[str | None, typer.Option(help="Decision rules: the same.")] = None,
         slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
         comment: Annotated[str, typer.Option(help="Why.")] = "",
         deadline: Annotated[
@@ -70,14 +71,15 @@ class _ChangeCommands:
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Take the environment to a new release with this model, these features, or both.
+        """Take the environment to a new release with this model, these features, these rules.
 
         Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
         changes, the exit code is 1, and the reason is printed and kept.
         """
-        stages = {stage: wanted for stage, wanted in (("model", model), ("features", features)) if wanted}
+        named = {"model": model, "features": features, "decision": decision}
+        stages = {stage: wanted for stage, wanted in named.items() if wanted}
         if not stages:
-            fail("name what to promote: --model, --features, or both")
+            fail("name what to promote: --model, --features, --decision, or more of them")
         with connected(self._locate, config) as (connection, environment):
             try:
                 rollout = promote(

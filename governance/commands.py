@@ -96,7 +96,9 @@ class _Commands:
 
     def register(
         self,
-        file: Annotated[Path, typer.Argument(help="A bundle, or a feature spec (.toml, .json).")],
+        file: Annotated[
+            Path, typer.Argument(help="A bundle, a feature spec (.toml, .json), or decision rules (.toml).")
+        ],
         name: Annotated[
             str | None, typer.Option(help="What people call it.", show_default="the file's")
         ] = None,
@@ -115,7 +117,6 @@ class _Commands:
         as_json: JsonOption = False,
     ) -> None:
         """Check a file and store it in the database, named by its sha256. Doing it twice changes nothing."""
-        kind: artifacts.Kind = "feature_spec" if file.suffix in (".toml", ".json") else "bundle"
         notes = dict(pair.partition("=")[::2] for pair in note or [])
         if not file.is_file():
             fail(f"there is no file {file}")
@@ -124,7 +125,7 @@ class _Commands:
             found = artifacts.register(
                 connection,
                 file,
-                kind=kind,
+                kind=artifacts.kind_of(file),
                 name=name or file.stem,
                 by=by or getpass.getuser(),
                 notes=notes,
@@ -139,7 +140,7 @@ class _Commands:
         if as_json:
             typer.echo(to_json({"releases": [asdict(release) for release in found]}))
             return
-        columns = ("release", "slot", "features", "model", "by", "at", "comment")
+        columns = ("release", "slot", "features", "model", "decision", "by", "at", "comment")
         table("Releases", columns, [row for release in found for row in _release_rows(release)])
 
     def status(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -178,15 +179,15 @@ class _Commands:
                 if as_json:
                     typer.echo(to_json({"release": asdict(found)}))
                     return
-                columns = ("release", "slot", "features", "model", "by", "at", "comment")
+                columns = ("release", "slot", "features", "model", "decision", "by", "at", "comment")
                 table(f"Served at {at}", columns, list(_release_rows(found)))
                 return
             tenures = served(connection, environment)
         if as_json:
             typer.echo(to_json({"history": [asdict(tenure) for tenure in tenures]}))
             return
-        columns = ("release", "since", "until", "came by", "by", "approved by", "comment")
-        table("History", columns, [_tenure_row(tenure) for tenure in tenures])
+        heads = ("release", "since", "until", "came by", "by", "approved by", "comment")
+        table("History", heads, [_tenure_row(tenure) for tenure in tenures])
 
     def diff(
         self,
@@ -218,7 +219,7 @@ def _provenance(file: Path | None, metrics: Sequence[str]) -> dict[str, Any]:
 
 def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
     for slot, pipeline in release.slots.items():
-        stages = (pipeline.stages.get("features", "")[:12], pipeline.stages.get("model", "")[:12])
+        stages = (pipeline.stages.get(stage, "")[:12] for stage in artifacts.STAGES)
         made = (release.created_by, local_time(release.created_at), release.comment)
         yield (str(release.number), slot, *stages, *made)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg.types.json import Jsonb
 
-from governance.artifacts import STAGES, find
+from governance.artifacts import NEEDED_STAGES, STAGES, find
 from governance.audit import acting
 from governance.database import Connection
 from governance.errors import (
@@ -227,7 +227,7 @@ def _slots(
     base = current_release(connection, environment)
     slots = {name: dict(pipeline.stages) for name, pipeline in base.slots.items()} if base else {}
     slots[slot] = {**slots.get(slot, {}), **stages}
-    missing = [stage for stage in STAGES if stage not in slots[slot]]
+    missing = [stage for stage in NEEDED_STAGES if stage not in slots[slot]]
     if missing:
         raise PromotionRefusedError(
             f"slot {slot} of {environment} would have nothing for {', '.join(missing)}: name it as well",

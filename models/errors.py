@@ -4,6 +4,7 @@ ModelError
 ├── BundleError            a bundle file cannot be trusted: whoever made or moved it must act
 ├── GoldenMismatchError    a bundle scores otherwise here than where it was made: do not use it here
 ├── ImportRefusedError     a model has a part that cannot be carried exactly: whoever trained it must act
+├── DecisionError          decision rules cannot be used: whoever wrote them must act
 ├── SourceFileError        a file holds no model that can be loaded: whoever named it must act
 └── InputError             a row that the source library would refuse: the caller must mend it
 """
@@ -29,6 +30,10 @@ class ImportRefusedError(ModelError):
 
 class SourceFileError(ModelError):
     """Raised when a file holds no model, is damaged, or is a pickle that nobody trusts; says what to do."""
+
+
+class DecisionError(ModelError):
+    """Raised when decision rules are not valid; names the rule or key, and what is wrong with it."""
 
 
 class InputError(ModelError):

@@ -1,5 +1,11 @@
 -- Signatures, policies, proposals with approvals, freezes, and rollouts that lead back.
 
+-- Decision rules are artifacts too, and a stage of the pipeline.
+ALTER TABLE artifact DROP CONSTRAINT artifact_kind_check,
+    ADD CHECK (kind IN ('bundle', 'feature_spec', 'decision_rules'));
+ALTER TABLE release_stage DROP CONSTRAINT release_stage_stage_check,
+    ADD CHECK (stage IN ('features', 'model', 'decision'));
+
 -- A signature says that whoever holds a key answers for an artifact. Which keys count, each node is told.
 CREATE TABLE signature (
     digest     text NOT NULL REFERENCES artifact,

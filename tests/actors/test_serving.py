@@ -19,10 +19,12 @@ from actors.preprocessor import PreprocessorActor, RefreshScorers
 from actors.scorer import ScorerActor
 from actors.state import Holdings, Loaded, NodeState
 from actors.supervisor import ChildSpec, Supervisor
+from models.decision import DecisionFile, DecisionRules
 from models.forest import Forest
 from models.importers import import_model
 from models.spec import load_spec
 from transport.client import Answer, Client, NodeFailedError, ScorewireError, wire
+from transport.client.answer import Decision
 from transport.client.wire import Kind
 
 LIMIT_S = 20
@@ -103,13 +105,29 @@ class Small:
 def small(context: Context, loaded: Loaded) -> Iterator[Callable[..., Small]]:
     made: list[Small] = []
 
-    def make(**more: Any) -> Small:
-        made.append(Small(context, loaded, **more))
+    def make(serving: Loaded = loaded, **more: Any) -> Small:
+        made.append(Small(context, serving, **more))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+def test_a_pipeline_with_rules_answers_with_their_decision_and_reasons(small: Any, loaded: Loaded) -> None:
+    rules = [
+        {"when": "tx.kind == 'gift'", "decide": "review", "reason": "gift"},
+        {"when": "score >= 0.5", "decide": "decline", "reason": "high"},
+    ]
+    file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules})
+    running = small(replace(loaded, rules=DecisionRules(file)))
+    high = {"id": 1, "a": 2.0, "b": 0.0}
+    assert running.client.score({**high, "kind": "book"}).decision == Decision("decline", ("high",))
+    assert running.client.score({**high, "kind": "gift"}).decision == Decision("review", ("gift",))
+    assert running.client.score({"id": 2, "a": -2.0, "kind": ""}).decision == Decision("approve", ())
+    # A rule that cannot be evaluated asks for a review; the answer comes all the same.
+    assert running.client.score(high).decision == Decision("review", ("gift.error",))
+    assert running.client.score(high).to_dict()["decision"]["outcome"] == "review"
 
 
 def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) -> None:
@@ -120,7 +138,8 @@ def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) 
     assert (answer.id, answer.trace.release, answer.trace.environment) == ("7", 1, "test")
     assert answer.trace.pipeline == {"features": "f", "model": "m"}
     assert answer.trace.nodes == {"preprocessor": "p", "scorer": "s0"}
-    assert set(answer.trace.us) == {"features", "scorer", "kernel", "total"}
+    assert set(answer.trace.us) == {"features", "scorer", "kernel", "decision", "total"}
+    assert answer.decision is None
     assert answer.trace.us["total"] >= answer.trace.us["scorer"]
 
 

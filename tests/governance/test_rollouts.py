@@ -57,7 +57,8 @@ def test_a_release_is_complete_what_is_not_named_is_kept(
     [
         ({"features": "m"}, "no feature_spec 'm'"),
         ({"model": "0" * 64}, "no bundle"),
-        ({"decision": "m"}, "no stage 'decision'"),
+        ({"decision": "m"}, "no decision_rules 'm'"),
+        ({"nonsense": "m"}, "no stage 'nonsense'"),
         ({"model": "m"}, "nothing for features"),
     ],
 )

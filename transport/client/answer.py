@@ -17,10 +17,10 @@ class Trace:
     Attributes:
         release: number of the release in its environment.
         environment: name of the environment.
-        pipeline: stage (`features`, `model`) to the sha256 of its artifact.
+        pipeline: stage (`features`, `model`, `decision`) to the sha256 of its artifact.
         nodes: role (`preprocessor`, `scorer`) to the node that did it.
         us: part of the way to microseconds: `features`, `scorer` (from asking to the answer), `kernel`
-            (the batch that this row was in), `total` (in the preprocessor).
+            (the batch that this row was in), `decision`, `total` (in the preprocessor).
     """
 
     release: int
@@ -31,6 +31,19 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What the decision rules made of the scores.
+
+    Attributes:
+        outcome: `approve`, `review` or `decline`.
+        reasons: the codes of the rules that gave it.
+    """
+
+    outcome: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The scores of one transaction.
 
@@ -38,11 +51,13 @@ class Answer:
         id: the transaction's id, as its feature spec names it; "" where it names none.
         scores: name of each output of the model to its value (float64, as the model's library gives it).
         trace: where the answer comes from.
+        decision: what was decided; None where the pipeline has no decision rules.
     """
 
     id: str
     scores: Mapping[str, float]
     trace: Trace
+    decision: Decision | None = None
 
     @property
     def score(self) -> float:
@@ -66,6 +81,7 @@ def pack_answer(answer: Answer) -> bytes:
             "pipeline": trace.pipeline,
             "nodes": trace.nodes,
             "us": trace.us,
+            "decision": asdict(answer.decision) if answer.decision else None,
         },
     )
 
@@ -79,6 +95,8 @@ def unpack_answer(frame: bytes) -> Answer:
     body = wire.unpack_body(frame)
     try:
         trace = Trace(body["release"], body["environment"], body["pipeline"], body["nodes"], body["us"])
-        return Answer(body["id"], body["scores"], trace)
+        told = body.get("decision")
+        decision = Decision(told["outcome"], tuple(told["reasons"])) if told else None
+        return Answer(body["id"], body["scores"], trace, decision)
     except KeyError as error:
         raise ProtocolError(f"the answer has no {error}", field=str(error), rule="missing") from error
