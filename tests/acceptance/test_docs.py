@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import xgboost
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+from examples.card_payments import PAYMENT_SPEC, simulate
 from models.importers import import_model
+from models.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
@@ -84,6 +87,35 @@ def test_the_commands_and_the_code_of_the_page_of_models_run(tmp_path: Path) -> 
     with contextlib.chdir(tmp_path):
         exec(code, names)
     assert np.array_equal(names["scores"], forest.predict_proba(x))
+
+
+def test_the_commands_and_the_code_of_the_page_of_governance_run(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/governance.md").read_text()
+    for text in re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (name,) = re.findall(r"^# ([a-z]+\.toml)", text)
+        (tmp_path / name).write_text(text)
+    payments, labels = simulate(n=2_000, seed=3)
+    spec = load_spec(PAYMENT_SPEC)
+    x, names = spec.matrix(payments), list(spec.feature_names)
+    model = RandomForestClassifier(5, random_state=0).fit(x, labels)
+    trained = datetime.now(UTC).isoformat(timespec="seconds")
+    import_model(model, tmp_path / "fraud.bundle", feature_names=names, trained_at=trained)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "scorewire.toml").write_text(f"environment = 'production'\ndsn = '{dsn}'\n")
+    script = f'set -eu\nrun.py() {{ {sys.executable} {ROOT}/run.py "$@"; }}\n' + "".join(
+        blocks("docs/governance.md")
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "release 1 is active" in done.stdout
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("SCOREWIRE_DSN", dsn)
+    with contextlib.chdir(tmp_path):
+        exec(code, {"model": model, "x": x, "names": names})
 
 
 def commands_in(document: str) -> set[str]:
