@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from governance.changes import freeze, rollback, thaw
+from governance.artifacts import find_any
+from governance.changes import freeze, retire, rollback, thaw
 from governance.database import Connection
 from governance.errors import ApprovalNeededError
 from governance.promotion import PREPARE_S, Proposal, decide, promote, proposals
@@ -43,6 +44,7 @@ def register_change_commands(app: typer.Typer, locate: Locate) -> None:
         commands.rollback,
         commands.freeze,
         commands.thaw,
+        commands.retire,
     ):
         app.command()(command)
 
@@ -198,6 +200,22 @@ class _ChangeCommands:
         with connected(self._locate, config) as (connection, environment):
             thaw(connection, environment, by=by or getpass.getuser(), reason=reason)
         say({"environment": environment, "frozen": False}, f"{environment} is thawed", as_json=as_json)
+
+    def retire(
+        self,
+        artifact: Annotated[str, typer.Argument(help="A digest, its beginning, or a name's newest.")],
+        reason: ReasonOption,
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Let an artifact be promoted no more, for good. Where it serves, it serves on."""
+        with connected(self._locate, config) as (connection, _):
+            found = find_any(connection, artifact)
+            serving = retire(connection, found, by=by or getpass.getuser(), reason=reason)
+        still = f"; it still serves in {', '.join(serving)}" if serving else ""
+        sentence = f"{found.kind} {found.name} {found.digest[:12]} is retired{still}"
+        say({"digest": found.digest, "serves_in": serving}, sentence, as_json=as_json)
 
 
 def _follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:

@@ -1,7 +1,8 @@
-"""Changes that need no approval, since they undo or hold up: rollback, freeze and thaw."""
+"""Changes that need no approval, since they undo or hold up: rollback, freeze and thaw, retire."""
 
 from __future__ import annotations
 
+from governance.artifacts import Artifact
 from governance.audit import acting
 from governance.database import Connection
 from governance.errors import PromotionRefusedError
@@ -106,3 +107,29 @@ def thaw(connection: Connection, environment: str, *, by: str, reason: str = "")
         )
         if not done.rowcount:
             raise PromotionRefusedError(f"{environment} is not frozen")
+
+
+def retire(connection: Connection, artifact: Artifact, *, by: str, reason: str) -> tuple[str, ...]:
+    """Let an artifact be promoted no more. Where it serves, it serves on, and it can still be led back to.
+
+    Returns:
+        the environments whose current release has it.
+
+    Raises:
+        PromotionRefusedError: no reason is given, or it is retired already.
+    """
+    if not reason.strip():
+        raise PromotionRefusedError("say why: whoever wants to promote it will read it")
+    with acting(connection, by, reason):
+        done = connection.execute(
+            "INSERT INTO retirement (digest, retired_by, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (artifact.digest, by, reason),
+        )
+        if not done.rowcount:
+            raise PromotionRefusedError(f"{artifact.kind} {artifact.name} is retired already")
+        rows = connection.execute(
+            "SELECT DISTINCT e.name FROM environment e JOIN release_stage s"
+            " ON s.environment = e.name AND s.number = e.current WHERE s.digest = %s ORDER BY e.name",
+            (artifact.digest,),
+        ).fetchall()
+    return tuple(row["name"] for row in rows)

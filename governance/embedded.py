@@ -34,13 +34,15 @@ class EmbeddedPostgres:
 
     Args:
         directory: where its data live; made if it is missing. What is there already is used again.
+        max_connections: how many at once.
 
     Attributes:
         dsn: how to reach it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, max_connections: int = 200) -> None:
         self._directory = directory.resolve()
+        self._connections = max_connections
         self._data = self._directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
@@ -66,7 +68,7 @@ class EmbeddedPostgres:
                 [
                     self._binaries / "postgres",
                     *("-D", self._data, "-k", str(self._sockets), "-h", ""),
-                    *("-c", "max_connections=200", "-c", "shared_buffers=64MB"),
+                    *("-c", f"max_connections={self._connections}", "-c", "shared_buffers=64MB"),
                 ],
                 **self._as_user,
                 stdin=subprocess.DEVNULL,

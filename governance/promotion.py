@@ -211,6 +211,7 @@ def _pass_gates(connection: Connection, environment: str, slot: str, stages: Map
             f"{environment} is frozen since {since} by {row['frozen_by']}: {row['frozen_reason']}"
         )
     _refuse_a_second(connection, environment)
+    _refuse_retired(connection, stages)
     pipeline = _slots(connection, environment, slot, stages)[slot]
     policy = policy_of(connection, environment)
     failed = [one for one in judge(connection, policy, slot, pipeline) if not one.passed]
@@ -275,6 +276,17 @@ def _resolve(connection: Connection, stages: Mapping[str, str]) -> dict[str, str
         except UnknownArtifactError as error:
             raise PromotionRefusedError(f"stage {stage}: {error}") from error
     return found
+
+
+def _refuse_retired(connection: Connection, stages: Mapping[str, str]) -> None:
+    row = connection.execute(
+        "SELECT r.*, a.name FROM retirement r JOIN artifact a USING (digest) WHERE digest = ANY (%s) LIMIT 1",
+        (list(stages.values()),),
+    ).fetchone()
+    if row:
+        raise PromotionRefusedError(
+            f"{row['name']} {row['digest'][:12]} was retired by {row['retired_by']}: {row['reason']}"
+        )
 
 
 def _close(connection: Connection, proposal_id: int, state: str, number: int | None) -> None:

@@ -17,6 +17,14 @@ CREATE TABLE signature (
     PRIMARY KEY (digest, key, public_key)
 );
 
+-- An artifact that was retired is promoted no more; where it serves, it serves on.
+CREATE TABLE retirement (
+    digest     text PRIMARY KEY REFERENCES artifact,
+    retired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    retired_by text NOT NULL CHECK (retired_by <> ''),
+    reason     text NOT NULL CHECK (reason <> '')
+);
+
 -- What an environment asks of a promotion; the newest version counts, none asks for nothing.
 CREATE TABLE policy (
     environment text NOT NULL REFERENCES environment,
@@ -152,6 +160,8 @@ CREATE TRIGGER signature_is_immutable BEFORE UPDATE OR DELETE ON signature
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER policy_is_immutable BEFORE UPDATE OR DELETE ON policy
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER retirement_is_immutable BEFORE UPDATE OR DELETE ON retirement
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER approval_is_immutable BEFORE UPDATE OR DELETE ON approval
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
@@ -159,7 +169,7 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['signature', 'policy', 'proposal', 'approver', 'approval'] LOOP
+    FOREACH name IN ARRAY ARRAY['signature', 'retirement', 'policy', 'proposal', 'approver', 'approval'] LOOP
         EXECUTE format('CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON %I'
                        ' FOR EACH ROW EXECUTE FUNCTION take_down()', name);
         EXECUTE format('CREATE TRIGGER stays BEFORE TRUNCATE ON %I'
@@ -169,7 +179,7 @@ BEGIN
     END LOOP;
 END $$;
 
-GRANT INSERT ON signature, proposal TO scorewire_promoter, scorewire_owner;
+GRANT INSERT ON signature, retirement, proposal TO scorewire_promoter, scorewire_owner;
 -- The last approval releases: approvers add what a promoter adds, and the checks above hold for them as well.
 GRANT INSERT ON approval, release, release_stage, rollout, rollout_node TO scorewire_approver;
 GRANT UPDATE (state, number, closed_at) ON proposal

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governance.artifacts import register
+from governance.artifacts import find_any, register
 from governance.audit import entries, verify
-from governance.changes import freeze, rollback, thaw
+from governance.changes import freeze, retire, rollback, thaw
 from governance.database import Connection, connect
 from governance.errors import (
     ApprovalNeededError,
@@ -454,3 +454,21 @@ def test_policies_keep_all_of_their_versions(connection: Connection) -> None:
     assert set_policy(connection, "qa", Policy(signed=True), by="olga", reason="audit finding 7") == 2
     said = [entry.facts for entry in entries(connection) if entry.facts["what"] == "policy"]
     assert [one["reason"] for one in said] == ["none", "audit finding 7"]
+
+
+def test_what_is_retired_serves_on_and_is_promoted_no_more(
+    connection: Connection, stages: dict[str, str], tmp_path: Path
+) -> None:
+    promote(connection, environment="qa", stages=stages, by="ann")
+    model = find_any(connection, stages["model"])
+    assert retire(connection, model, by="olga", reason="biased") == ("qa",)
+    assert current(connection) == 1
+    with pytest.raises(PromotionRefusedError, match="retired by olga: biased"):
+        promote(connection, environment="production", stages=stages, by="ann")
+    with pytest.raises(PromotionRefusedError, match="retired already"):
+        retire(connection, model, by="olga", reason="again")
+    with pytest.raises(PromotionRefusedError, match="say why"):
+        retire(connection, model, by="olga", reason="")
+    # Other stages may still change, and the way back stays open.
+    promote(connection, environment="qa", stages={"features": another_spec(connection, tmp_path)}, by="ann")
+    assert rollback(connection, "qa", by="bob", reason="worse").release.number == 1
