@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
+from pydantic import TypeAdapter
 
 from governance.backoff import Backoff
 from governance.database import CHANNEL, Connection, connect, migrations, schema_version
-from governance.membership import Member, members
+from governance.membership import FRESH_S, Member
 from governance.notify import concerns
-from governance.releases import Release, current_release, releases
-from governance.rollouts import Rollout, rollout
+from governance.releases import Release
+from governance.rollouts import Rollout
 
 #: Seconds between two looks when no hint comes.
 REREAD_S = 2.0
@@ -28,18 +30,19 @@ class View:
     """An environment at one moment.
 
     Attributes:
-        environment: its name.
         current: the release that it serves; None before the first.
         previous: the one that was active before it, kept loaded for a return; None if there was none.
         coming: the rollout that is preparing, or None.
         members: the nodes that are alive.
     """
 
-    environment: str
     current: Release | None
     previous: Release | None
     coming: Rollout | None
     members: tuple[Member, ...]
+
+
+_VIEW: Final = TypeAdapter(View)
 
 
 class Watcher:
@@ -130,38 +133,13 @@ class Watcher:
     def _read(self) -> View:
         connection = self.connection
         assert connection is not None  # noqa: S101 - the caller has connected
-        with connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            current = current_release(connection, self._environment)
-            return View(
-                self._environment,
-                current,
-                _previous(connection, current),
-                _coming(connection, self._environment),
-                members(connection, self._environment),
-            )
+        row = connection.execute(
+            "SELECT view_of(%s, %s)::text AS view", (self._environment, FRESH_S)
+        ).fetchone()
+        assert row is not None  # noqa: S101 - it has no FROM
+        return _VIEW.validate_json(row["view"])
 
     def _lose(self, reason: str) -> None:
         self.close()
         self.reason = reason
         self._due = time.monotonic() + self._backoff.pause_s()
-
-
-def _previous(connection: Connection, current: Release | None) -> Release | None:
-    """Return the release that was active before the current one."""
-    if current is None:
-        return None
-    row = connection.execute(
-        "SELECT number FROM rollout WHERE environment = %s AND state = 'active' AND number <> %s"
-        " ORDER BY id DESC LIMIT 1",
-        (current.environment, current.number),
-    ).fetchone()
-    return releases(connection, current.environment, [row["number"]])[0] if row else None
-
-
-def _coming(connection: Connection, environment: str) -> Rollout | None:
-    row = connection.execute(
-        "SELECT id FROM rollout WHERE environment = %s AND state = 'preparing'",
-        (environment,),
-    ).fetchone()
-    return rollout(connection, row["id"]) if row else None

@@ -165,6 +165,33 @@ CREATE TRIGGER retirement_is_immutable BEFORE UPDATE OR DELETE ON retirement
 CREATE TRIGGER approval_is_immutable BEFORE UPDATE OR DELETE ON approval
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
+-- What a node looks at, in one statement and so at one moment: hundreds of them look at once when a hint comes.
+CREATE FUNCTION release_of(env text, wanted integer) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(r) || jsonb_build_object('slots', coalesce((
+        SELECT jsonb_object_agg(slot, jsonb_build_object('stages', stages)) FROM (
+            SELECT slot, jsonb_object_agg(stage, digest) AS stages FROM release_stage s
+            WHERE s.environment = env AND s.number = wanted GROUP BY slot) held), '{}'))
+    FROM release r WHERE r.environment = env AND r.number = wanted
+$$;
+CREATE FUNCTION rollout_of(wanted bigint) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(o) - 'number' || jsonb_build_object(
+        'release', release_of(o.environment, o.number),
+        'nodes', coalesce((SELECT jsonb_object_agg(node_id, ready) FROM rollout_node n
+                           WHERE n.rollout = o.id), '{}'))
+    FROM rollout o WHERE o.id = wanted
+$$;
+CREATE FUNCTION view_of(env text, fresh_s double precision) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+        'current', (SELECT release_of(env, current) FROM environment WHERE name = env),
+        'previous', (SELECT release_of(env, o.number) FROM rollout o JOIN environment e ON e.name = env
+                     WHERE o.environment = env AND o.state = 'active' AND o.number <> e.current
+                     ORDER BY o.id DESC LIMIT 1),
+        'coming', (SELECT rollout_of(id) FROM rollout WHERE environment = env AND state = 'preparing'),
+        'members', coalesce((SELECT jsonb_agg(to_jsonb(m) ORDER BY node_id) FROM member m
+                             WHERE m.environment = env
+                               AND m.beat_at > clock_timestamp() - make_interval(secs => fresh_s)), '[]'))
+$$;
+
 DO $$
 DECLARE
     name text;

@@ -44,3 +44,12 @@ def test_an_engine_that_cannot_load_is_named_with_the_reason(
     QUICK.file(".onnx").write_bytes(b"junk")
     with pytest.raises(EngineError, match="onnxruntime cannot load the case"):
         Engine("onnxruntime", QUICK, "file")
+
+
+def test_every_listener_gets_every_release() -> None:
+    command = [sys.executable, "-m", "benchmarks.notify", "--json", "--nodes", "40", "--rounds", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    # None of them re-reads by itself in this time: all were hinted at.
+    assert (facts["nodes"], facts["read"]) == (40, 1.0)
