@@ -140,7 +140,7 @@ class _Commands:
         if as_json:
             typer.echo(to_json({"releases": [asdict(release) for release in found]}))
             return
-        columns = ("release", "slot", "features", "model", "decision", "by", "at", "comment")
+        columns = ("release", "slot", "pipeline", "by", "at", "comment")
         table("Releases", columns, [row for release in found for row in _release_rows(release)])
 
     def status(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -179,7 +179,7 @@ class _Commands:
                 if as_json:
                     typer.echo(to_json({"release": asdict(found)}))
                     return
-                columns = ("release", "slot", "features", "model", "decision", "by", "at", "comment")
+                columns = ("release", "slot", "pipeline", "by", "at", "comment")
                 table(f"Served at {at}", columns, list(_release_rows(found)))
                 return
             tenures = served(connection, environment)
@@ -219,9 +219,9 @@ def _provenance(file: Path | None, metrics: Sequence[str]) -> dict[str, Any]:
 
 def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
     for slot, pipeline in release.slots.items():
-        stages = (pipeline.stages.get(stage, "")[:12] for stage in artifacts.STAGES)
+        stages = "\n".join(f"{stage} {digest[:12]}" for stage, digest in pipeline.stages.items())
         made = (release.created_by, local_time(release.created_at), release.comment)
-        yield (str(release.number), slot, *stages, *made)
+        yield (str(release.number), slot, stages, *made)
 
 
 def _node_row(node: Member) -> tuple[str, ...]:

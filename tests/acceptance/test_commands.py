@@ -95,7 +95,7 @@ def test_a_pickle_is_not_loaded_unless_its_maker_is_trusted(
         (("register", "none.bundle"), "there is no file"),
         (("register", __file__), "no bundle|JSON|header"),
         (("promote", "--model", "nobody", "--features", "nobody"), "no bundle 'nobody' is registered"),
-        (("promote",), "--model, --features, or both"),
+        (("promote",), "--model, --features, --decision"),
         (("model", "inspect", __file__), "header"),
         (("model", "verify", "none.bundle"), "cannot be read"),
         (("model", "import", "none.txt", "--out", "x"), "there is no file"),
