@@ -13,7 +13,8 @@ from governance.artifacts import find_any
 from governance.changes import freeze, retire, rollback, thaw
 from governance.database import Connection
 from governance.errors import ApprovalNeededError
-from governance.promotion import PREPARE_S, Proposal, decide, promote, proposals
+from governance.promotion import PREPARE_S, decide, promote
+from governance.proposals import Proposal, proposals
 from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
 from governance.terminal import (
     ByOption,

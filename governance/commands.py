@@ -160,7 +160,11 @@ class _Commands:
             return
         serving = f"release {current.number}" if current else "no release yet"
         Console().print(f"[bold]{environment}[/]: {serving}")
-        table("Nodes", ("node", "state", "release", "endpoints", "beat"), [_node_row(node) for node in nodes])
+        table(
+            "Nodes",
+            ("node", "state", "release", "endpoints", "beat"),
+            [_node_row(node, current) for node in nodes],
+        )
         columns = ("rollout", "release", "state", "started", "reason")
         table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
 
@@ -224,9 +228,10 @@ def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
         yield (str(release.number), slot, stages, *made)
 
 
-def _node_row(node: Member) -> tuple[str, ...]:
+def _node_row(node: Member, current: Release | None) -> tuple[str, ...]:
+    behind = " (behind)" if current and node.release != current.number else ""
     place = " ".join(node.endpoints)
-    return (node.node_id, node.state, str(node.release or "-"), place, local_time(node.beat_at))
+    return (node.node_id, node.state, f"{node.release or '-'}{behind}", place, local_time(node.beat_at))
 
 
 def _rollout_row(rollout: Rollout) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import typer
 from governance.artifacts import find_any
 from governance.database import Connection
 from governance.policy import policy_of, read_policy, set_policy
-from governance.promotion import add_approver, remove_approver
+from governance.proposals import add_approver, remove_approver
 from governance.signing import new_key, public_half, read_key, sign
 from governance.terminal import (
     ByOption,

@@ -16,7 +16,8 @@ from governance.changes import rollback
 from governance.database import Connection, connect
 from governance.errors import ApprovalNeededError
 from governance.policy import Policy, set_policy
-from governance.promotion import add_approver, decide, promote, proposals
+from governance.promotion import decide, promote
+from governance.proposals import add_approver, proposals
 from governance.releases import current_release, releases
 from governance.rollouts import acknowledge, rollouts, settle
 from tests.governance.conftest import enter

@@ -29,7 +29,8 @@ from governance.errors import (
 )
 from governance.history import diff, history, release_at
 from governance.policy import Policy, Window, read_policy, set_policy
-from governance.promotion import add_approver, decide, promote, proposal, proposals, remove_approver
+from governance.promotion import decide, promote
+from governance.proposals import add_approver, proposal, proposals, remove_approver
 from governance.releases import current_release, releases
 from governance.rollouts import acknowledge, rollouts
 from tests.governance.conftest import SPEC, enter
