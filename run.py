@@ -19,7 +19,7 @@ app = typer.Typer(
 app.command(name="demo")(examples.demo.demo)
 actors.commands.register_commands(app)
 governance.commands.register_commands(app, actors.commands.locate)
-app.add_typer(models.commands.app, name="model")
+app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
 
 if __name__ == "__main__":
     app()

@@ -47,7 +47,7 @@ def register_change_commands(app: typer.Typer, locate: Locate) -> None:
         commands.thaw,
         commands.retire,
     ):
-        app.command()(command)
+        app.command(rich_help_panel="Change what is served")(command)
 
 
 def rollout_facts(rollout: Rollout) -> dict[str, Any]:

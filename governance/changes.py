@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from governance.artifacts import Artifact
 from governance.audit import acting
 from governance.database import Connection
@@ -70,6 +73,25 @@ def _was_active(connection: Connection, environment: str, to: int | None, curren
         what = "no release" if to is None else f"release {to}"
         raise PromotionRefusedError(f"{what} was active in {environment} before: see `run.py history`")
     return int(row["number"])
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """That an environment takes no promotion: since when, by whom, and why."""
+
+    since: datetime
+    by: str
+    reason: str
+
+
+def frozen(connection: Connection, environment: str) -> Freeze | None:
+    """Return an environment's freeze, or None."""
+    row = connection.execute(
+        "SELECT frozen_at AS since, frozen_by AS by, frozen_reason AS reason FROM environment"
+        " WHERE name = %s AND frozen_at IS NOT NULL",
+        (environment,),
+    ).fetchone()
+    return Freeze(**row) if row else None
 
 
 def freeze(connection: Connection, environment: str, *, by: str, reason: str) -> None:

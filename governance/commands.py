@@ -15,16 +15,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from governance import artifacts
 from governance.audit_commands import audit_app
 from governance.change_commands import register_change_commands, rollout_facts
+from governance.changes import frozen
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
 from governance.history import Tenure, release_at
 from governance.history import diff as differences
 from governance.history import history as served
 from governance.membership import Member, members
+from governance.proposals import proposals
 from governance.releases import Release, current_release
 from governance.releases import releases as all_releases
 from governance.rollouts import Rollout, rollouts
@@ -43,23 +46,19 @@ from governance.terminal import (
     to_json,
 )
 
+_LOOK = "Look"
+
 
 def register_commands(app: typer.Typer, locate: Locate) -> None:
     """Add this room's sub-commands to the front door."""
     commands = _Commands(locate)
-    for command in (
-        commands.postgres,
-        commands.migrate,
-        commands.register,
-        commands.releases,
-        commands.status,
-        commands.history,
-        commands.diff,
-    ):
-        app.command()(command)
+    for command in (commands.postgres, commands.migrate, commands.register):
+        app.command(rich_help_panel="Set up")(command)
+    for look in (commands.status, commands.releases, commands.history, commands.diff):
+        app.command(rich_help_panel=_LOOK)(look)
     register_change_commands(app, locate)
     register_rule_commands(app, locate)
-    app.add_typer(audit_app(locate), name="audit")
+    app.add_typer(audit_app(locate), name="audit", rich_help_panel=_LOOK)
 
 
 class _Commands:
@@ -149,17 +148,26 @@ class _Commands:
             current = current_release(connection, environment)
             nodes = members(connection, environment)
             latest = rollouts(connection, environment, 5)
+            freeze = frozen(connection, environment)
+            waiting = proposals(connection, environment, only_open=True)
         if as_json:
             facts = {
                 "environment": environment,
                 "release": asdict(current) if current else None,
                 "members": [asdict(node) for node in nodes],
                 "rollouts": [rollout_facts(rollout) for rollout in latest],
+                "frozen": asdict(freeze) if freeze else None,
+                "proposals": [asdict(proposal) for proposal in waiting],
             }
             typer.echo(to_json(facts))
             return
         serving = f"release {current.number}" if current else "no release yet"
         Console().print(f"[bold]{environment}[/]: {serving}")
+        if freeze:
+            since = f"{local_time(freeze.since)} by {freeze.by}: {freeze.reason}"
+            Console().print(f"[bold red]frozen[/] since {escape(since)}", soft_wrap=True)
+        if waiting:
+            Console().print(f"{len(waiting)} proposals wait for people: `run.py proposals`")
         table(
             "Nodes",
             ("node", "state", "release", "endpoints", "beat"),

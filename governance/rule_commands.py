@@ -27,6 +27,8 @@ from governance.terminal import (
     to_json,
 )
 
+_PANEL = "Rules and keys"
+
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit log.")]
 PersonArgument = Annotated[str, typer.Argument(help="The person, as --by names them.")]
 RoleArgument = Annotated[str, typer.Argument(help="The role, as policies name it.")]
@@ -46,8 +48,8 @@ def register_rule_commands(app: typer.Typer, locate: Locate) -> None:
     keys.command(name="new")(commands.new_key)
     keys.command(name="show")(commands.show_key)
     for name, sub in (("policy", policy), ("approvers", approvers), ("keys", keys)):
-        app.add_typer(sub, name=name)
-    app.command()(commands.sign)
+        app.add_typer(sub, name=name, rich_help_panel=_PANEL)
+    app.command(rich_help_panel=_PANEL)(commands.sign)
 
 
 class _RuleCommands:

@@ -114,6 +114,7 @@ def test_a_model_lives_from_its_signature_to_its_end(invoke: Run, tmp_path: Path
     waiting = told(invoke(*promote))
     assert waiting == {"proposal": 1, "state": "open"}
     assert "1 risk" in invoke("proposals").stdout
+    assert "1 proposals wait" in invoke("status").stdout
     assert "is released: release 1 is active" in invoke("approve", 1, "--role", "risk", "--by", "rita").stdout
     assert told(invoke("proposals", "--all", "--json"))["proposals"][0]["state"] == "released"
 
@@ -134,6 +135,8 @@ def test_a_model_lives_from_its_signature_to_its_end(invoke: Run, tmp_path: Path
     # The way back, while frozen.
     invoke("freeze", "--reason", "Black Friday", "--by", "olga")
     assert "Black Friday" in " ".join(invoke(*promote, code=2).stderr.split())
+    assert "by olga: Black Friday" in invoke("status").stdout
+    assert told(invoke("status", "--json"))["frozen"]["reason"] == "Black Friday"
     back = told(invoke("rollback", "--reason", "alerts doubled", "--by", "bob", "--json"))
     assert (back["state"], back["release"], back["kind"]) == ("active", 1, "rollback")
     invoke("thaw", "--by", "olga")
