@@ -11,9 +11,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +23,7 @@ from pykka import ActorRef
 from actors.loader import Load, LoadDone, LoadFailed
 from actors.preprocessor import RefreshScorers
 from actors.serving import MailboxActor
-from actors.state import Holdings, NodeState
+from actors.state import Canary, Holdings, NodeState
 from governance.membership import beat, join, leave
 from governance.releases import Release
 from governance.rollouts import acknowledge, settle
@@ -207,8 +207,9 @@ class GovernorActor(MailboxActor):
         if current not in held.releases:
             return
         kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
-        if kept.keys() != held.releases.keys() or held.current != current:
-            self._state.holdings = Holdings(MappingProxyType(kept), current)
+        found = Holdings(MappingProxyType(kept), current, _canary(view, kept))
+        if found != held:
+            self._state.holdings = found
         if held.current != current:
             logger.info("release %s is active on %s", current, self._state.node_id)
             self._beat()
@@ -236,7 +237,7 @@ class GovernorActor(MailboxActor):
         self._failed.pop(number, None)
         held = self._state.holdings
         releases = MappingProxyType({**held.releases, number: message.loaded})
-        self._state.holdings = Holdings(releases, held.current)
+        self._state.holdings = replace(held, releases=releases)
         self._settle_view()
 
     def _take_failure(self, message: LoadFailed) -> None:
@@ -280,5 +281,14 @@ class GovernorActor(MailboxActor):
 def _wanted(view: View) -> list[Release]:
     """Return the releases to hold, the most urgent first."""
     coming = view.coming.release if view.coming else None
-    found = {release.number: release for release in (view.current, coming, view.previous) if release}
+    canary = view.canary.release if view.canary else None
+    found = {release.number: release for release in (view.current, coming, canary, view.previous) if release}
     return list(found.values())
+
+
+def _canary(view: View, held: Container[int]) -> Canary | None:
+    """Return the canary to stamp, if this node holds it by now."""
+    found = view.canary
+    if found is None or found.release.number not in held:
+        return None
+    return Canary(found.release.number, found.percent, found.key)

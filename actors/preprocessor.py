@@ -96,11 +96,11 @@ class PreprocessorActor(ServingActor):
         if self._in_flight >= MAX_IN_FLIGHT:
             raise overloaded(self._in_flight)
         body = wire.unpack_body(request.frame)
-        loaded = self._stamp(body.get("release"))
         transaction = body.get("transaction")
         if not isinstance(transaction, dict):
             why = "a transaction is a map of named fields"
             raise ProtocolError(why, field="transaction", rule="type")
+        loaded = self._stamp(body.get("release"), transaction)
         try:
             vector = loaded.spec.vector(transaction)
         except TransactionError as error:
@@ -112,10 +112,16 @@ class PreprocessorActor(ServingActor):
         self._in_flight += 1
         self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
 
-    def _stamp(self, wanted: object) -> Loaded:
+    def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> Loaded:
+        """Return the release that evaluates a transaction: named by it, the canary, or the current."""
         if wanted is not None and not isinstance(wanted, int):
             raise ProtocolError("a release is named by its number", field="release", rule="type")
-        loaded = self.state.holdings.find(wanted)
+        holdings = self.state.holdings
+        loaded = holdings.find(wanted)
+        if wanted is None and loaded is not None and holdings.canary is not None:
+            key = transaction.get(holdings.canary.key or loaded.spec.id_field or "")
+            if key is not None and holdings.canary.takes(key):
+                loaded = holdings.releases.get(holdings.canary.release, loaded)
         if loaded is None:
             held = sorted(self.state.holdings.releases)
             which = "no release was promoted here yet" if not held else f"the releases held are {held}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from types import MappingProxyType
 
 from models.decision import DecisionRules
@@ -38,11 +39,33 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A release that some keys are given beside the current one.
+
+    Attributes:
+        release: its number.
+        percent: how many of a hundred keys.
+        key: the field of the transaction whose value is the key; "" is its id.
+    """
+
+    release: int
+    percent: float
+    key: str
+
+    def takes(self, value: object) -> bool:
+        """Say whether a key is given the canary: always the same for a key, and still so when it grows."""
+        text = f"{self.release}:{value}".encode("utf-8", "surrogatepass")
+        point = int.from_bytes(blake2b(text, digest_size=8).digest())
+        return point < self.percent / 100 * 2**64
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
-    """The releases that a node holds, by number, and the one that it stamps on new transactions."""
+    """The releases that a node holds, by number, and those that it stamps on new transactions."""
 
     releases: Mapping[int, Loaded] = field(default_factory=lambda: MappingProxyType({}))
     current: int | None = None
+    canary: Canary | None = None
 
     def find(self, number: int | None) -> Loaded | None:
         """Return the release of that number, or the current one for None; None if it is not held."""

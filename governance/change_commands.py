@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 
 from governance.artifacts import find_any
-from governance.changes import freeze, retire, rollback, thaw
+from governance.canary import Canary, finish, set_percent, stop
+from governance.changes import retire, rollback
 from governance.database import Connection
 from governance.errors import ApprovalNeededError
+from governance.freezes import freeze, thaw
 from governance.promotion import PREPARE_S, decide, promote
 from governance.proposals import Proposal, proposals
 from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
@@ -28,6 +30,8 @@ from governance.terminal import (
     table,
     to_json,
 )
+
+_PANEL = "Change what is served"
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; whoever looks back will read it.")]
 RoleOption = Annotated[str, typer.Option(help="As what: a role that the policy asks for.")]
@@ -47,7 +51,12 @@ def register_change_commands(app: typer.Typer, locate: Locate) -> None:
         commands.thaw,
         commands.retire,
     ):
-        app.command(rich_help_panel="Change what is served")(command)
+        app.command(rich_help_panel=_PANEL)(command)
+    canary = typer.Typer(help="The release that some keys are given.", no_args_is_help=True)
+    canary.command(name="set")(commands.set_canary)
+    canary.command(name="finish")(commands.finish_canary)
+    canary.command(name="stop")(commands.stop_canary)
+    app.add_typer(canary, name="canary", rich_help_panel=_PANEL)
 
 
 def rollout_facts(rollout: Rollout) -> dict[str, Any]:
@@ -69,6 +78,12 @@ class _ChangeCommands:
         deadline: Annotated[
             float, typer.Option(help="Seconds that the nodes have to prepare it.")
         ] = PREPARE_S,
+        canary: Annotated[
+            float | None, typer.Option(help="Give it to so many percent of keys, beside the current one.")
+        ] = None,
+        canary_key: Annotated[
+            str, typer.Option(help="The field whose value is the key.", show_default="the id")
+        ] = "",
         by: ByOption = "",
         wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
         config: ConfigOption = None,
@@ -93,6 +108,7 @@ class _ChangeCommands:
                     slot=slot,
                     comment=comment,
                     prepare_s=deadline,
+                    canary=None if canary is None else Canary(_percent(canary), canary_key),
                 )
             except ApprovalNeededError as waiting:
                 say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)
@@ -202,6 +218,46 @@ class _ChangeCommands:
             thaw(connection, environment, by=by or getpass.getuser(), reason=reason)
         say({"environment": environment, "frozen": False}, f"{environment} is thawed", as_json=as_json)
 
+    def set_canary(
+        self,
+        percent: Annotated[float, typer.Argument(help="Of a hundred keys; 0 for none.")],
+        reason: ReasonOption = "",
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Give the canary to more keys, or to fewer. Keys that have it keep it when it grows."""
+        with connected(self._locate, config) as (connection, environment):
+            set_percent(connection, environment, percent, by=by or getpass.getuser(), reason=reason)
+        sentence = f"the canary of {environment} has {percent:g} % of keys"
+        say({"environment": environment, "percent": percent}, sentence, as_json=as_json)
+
+    def finish_canary(
+        self,
+        reason: ReasonOption = "",
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Make the canary the current release, for all keys."""
+        with connected(self._locate, config) as (connection, environment):
+            by = by or getpass.getuser()
+            rollout = finish(connection, environment, by=by, reason=reason, prepare_s=PREPARE_S)
+            _follow(connection, rollout, as_json=as_json)
+
+    def stop_canary(
+        self,
+        reason: ReasonOption,
+        by: ByOption = "",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Give the canary to nobody any more: all keys are the current release's again."""
+        with connected(self._locate, config) as (connection, environment):
+            number = stop(connection, environment, by=by or getpass.getuser(), reason=reason)
+        facts = {"environment": environment, "stopped": number}
+        say(facts, f"release {number} is no canary of {environment} any more", as_json=as_json)
+
     def retire(
         self,
         artifact: Annotated[str, typer.Argument(help="A digest, its beginning, or a name's newest.")],
@@ -219,11 +275,17 @@ class _ChangeCommands:
         say({"digest": found.digest, "serves_in": serving}, sentence, as_json=as_json)
 
 
+def _percent(value: float) -> float:
+    if not 0 <= value <= 100:  # noqa: PLR2004 - percent
+        fail(f"{value:g} is no percentage: 0 to 100 is")
+    return value
+
+
 def _follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
     """Wait until a rollout is over, say how it ended, and end the command with 1 if nothing changed."""
     with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
         rollout = wait_settled(connection, rollout.id, timeout_s=timeout_s + 10)
-        taken_up_ms = wait_taken_up(connection, rollout)
+        taken_up_ms = wait_taken_up(connection, rollout) if rollout.kind != "canary" else None
     _say_rollout(rollout, taken_up_ms, as_json=as_json)
 
 

@@ -1,9 +1,6 @@
-"""Changes that need no approval, since they undo or hold up: rollback, freeze and thaw, retire."""
+"""Changes that need no approval, since they undo: rollback and retire."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from datetime import datetime
 
 from governance.artifacts import Artifact
 from governance.audit import acting
@@ -65,6 +62,7 @@ def _was_active(connection: Connection, environment: str, to: int | None, curren
         raise PromotionRefusedError(f"{environment} serves release {to} already")
     row = connection.execute(
         "SELECT number FROM rollout WHERE environment = %(environment)s AND state = 'active'"
+        " AND kind <> 'canary'"
         " AND number <> %(current)s AND (%(to)s::integer IS NULL OR number = %(to)s)"
         " ORDER BY id DESC LIMIT 1",
         {"environment": environment, "current": current, "to": to},
@@ -73,62 +71,6 @@ def _was_active(connection: Connection, environment: str, to: int | None, curren
         what = "no release" if to is None else f"release {to}"
         raise PromotionRefusedError(f"{what} was active in {environment} before: see `run.py history`")
     return int(row["number"])
-
-
-@dataclass(frozen=True)
-class Freeze:
-    """That an environment takes no promotion: since when, by whom, and why."""
-
-    since: datetime
-    by: str
-    reason: str
-
-
-def frozen(connection: Connection, environment: str) -> Freeze | None:
-    """Return an environment's freeze, or None."""
-    row = connection.execute(
-        "SELECT frozen_at AS since, frozen_by AS by, frozen_reason AS reason FROM environment"
-        " WHERE name = %s AND frozen_at IS NOT NULL",
-        (environment,),
-    ).fetchone()
-    return Freeze(**row) if row else None
-
-
-def freeze(connection: Connection, environment: str, *, by: str, reason: str) -> None:
-    """Let an environment take no promotion until it is thawed; it can still be led back.
-
-    Raises:
-        PromotionRefusedError: no reason is given, or it is frozen already.
-    """
-    if not reason.strip():
-        raise PromotionRefusedError("say why: whoever is refused will read it")
-    with acting(connection, by, reason):
-        connection.execute(
-            "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
-        )
-        done = connection.execute(
-            "UPDATE environment SET frozen_at = clock_timestamp(), frozen_by = %s, frozen_reason = %s"
-            " WHERE name = %s AND frozen_at IS NULL",
-            (by, reason, environment),
-        )
-        if not done.rowcount:
-            raise PromotionRefusedError(f"{environment} is frozen already: see `run.py status`")
-
-
-def thaw(connection: Connection, environment: str, *, by: str, reason: str = "") -> None:
-    """Let an environment take promotions again.
-
-    Raises:
-        PromotionRefusedError: it is not frozen.
-    """
-    with acting(connection, by, reason):
-        done = connection.execute(
-            "UPDATE environment SET frozen_at = NULL, frozen_by = '', frozen_reason = ''"
-            " WHERE name = %s AND frozen_at IS NOT NULL",
-            (environment,),
-        )
-        if not done.rowcount:
-            raise PromotionRefusedError(f"{environment} is not frozen")
 
 
 def retire(connection: Connection, artifact: Artifact, *, by: str, reason: str) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from rich.markup import escape
 
 from governance import artifacts
 from governance.audit_commands import audit_app
+from governance.canary import canary
 from governance.change_commands import register_change_commands, rollout_facts
-from governance.changes import frozen
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
+from governance.freezes import frozen
 from governance.history import Tenure, release_at
 from governance.history import diff as differences
 from governance.history import history as served
@@ -149,6 +150,7 @@ class _Commands:
             nodes = members(connection, environment)
             latest = rollouts(connection, environment, 5)
             freeze = frozen(connection, environment)
+            beside = canary(connection, environment)
             waiting = proposals(connection, environment, only_open=True)
         if as_json:
             facts = {
@@ -157,12 +159,16 @@ class _Commands:
                 "members": [asdict(node) for node in nodes],
                 "rollouts": [rollout_facts(rollout) for rollout in latest],
                 "frozen": asdict(freeze) if freeze else None,
+                "canary": beside,
                 "proposals": [asdict(proposal) for proposal in waiting],
             }
             typer.echo(to_json(facts))
             return
         serving = f"release {current.number}" if current else "no release yet"
         Console().print(f"[bold]{environment}[/]: {serving}")
+        if beside:
+            share = f"{beside['percent']:g} % of keys ({beside['key'] or 'the id'})"
+            Console().print(f"canary: release {beside['release']}, for {share}")
         if freeze:
             since = f"{local_time(freeze.since)} by {freeze.by}: {freeze.reason}"
             Console().print(f"[bold red]frozen[/] since {escape(since)}", soft_wrap=True)

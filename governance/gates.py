@@ -78,7 +78,7 @@ def _now(connection: Connection) -> datetime:
 def _after(connection: Connection, environment: str, slot: str, pipeline: Mapping[str, str]) -> Verdict:
     row = connection.execute(
         "SELECT r.number, r.finished_at FROM rollout r WHERE r.environment = %(environment)s"
-        " AND r.state = 'active' AND %(stages)s::jsonb = ("
+        " AND r.state = 'active' AND r.kind <> 'canary' AND %(stages)s::jsonb = ("
         "  SELECT jsonb_object_agg(stage, digest) FROM release_stage s"
         "  WHERE s.environment = r.environment AND s.number = r.number AND s.slot = %(slot)s)"
         " ORDER BY r.id DESC LIMIT 1",

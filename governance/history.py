@@ -63,7 +63,7 @@ def history(connection: Connection, environment: str) -> list[Tenure]:
         " ARRAY(SELECT a.person FROM proposal p JOIN approval a ON a.proposal = p.id AND a.approves"
         "  WHERE p.environment = o.environment AND p.number = o.number ORDER BY a.at) AS approved_by"
         " FROM rollout o JOIN release r USING (environment, number)"
-        " WHERE o.environment = %s AND o.state = 'active' ORDER BY o.id DESC",
+        " WHERE o.environment = %s AND o.state = 'active' AND o.kind <> 'canary' ORDER BY o.id DESC",
         (environment,),
     ).fetchall()
     return [Tenure(**{**row, "approved_by": tuple(row["approved_by"])}) for row in rows]
@@ -76,7 +76,8 @@ def release_at(connection: Connection, environment: str, moment: datetime) -> Re
         UnknownReleaseError: it served none yet.
     """
     row = connection.execute(
-        "SELECT number FROM rollout WHERE environment = %s AND state = 'active' AND finished_at <= %s"
+        "SELECT number FROM rollout WHERE environment = %s AND state = 'active'"
+        " AND kind <> 'canary' AND finished_at <= %s"
         " ORDER BY id DESC LIMIT 1",
         (environment, moment),
     ).fetchone()

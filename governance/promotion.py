@@ -9,16 +9,17 @@ from psycopg.types.json import Jsonb
 
 from governance.artifacts import NEEDED_STAGES, STAGES, find
 from governance.audit import acting
+from governance.canary import Canary
 from governance.database import Connection
 from governance.errors import (
     ApprovalNeededError,
     ApprovalRefusedError,
-    FrozenError,
     GateError,
     PromotionRefusedError,
     RolloutInProgressError,
     UnknownArtifactError,
 )
+from governance.freezes import refuse_frozen
 from governance.gates import judge
 from governance.policy import Policy, policy_of
 from governance.proposals import Proposal, people, proposal
@@ -38,6 +39,7 @@ def promote(
     slot: str = CHAMPION,
     comment: str = "",
     prepare_s: float = PREPARE_S,
+    canary: Canary | None = None,
 ) -> Rollout:
     """Write the next release of an environment, and open its rollout.
 
@@ -50,9 +52,11 @@ def promote(
         slot: which slot.
         comment: why.
         prepare_s: seconds that the nodes have to prepare it.
+        canary: which keys are given it beside the current release; None makes it the current one.
 
     Raises:
-        PromotionRefusedError: an unknown stage, a stage without an artifact, an artifact of another kind.
+        PromotionRefusedError: a canary without a current release, an unknown stage, a stage without an
+            artifact, an artifact of another kind, or one that is retired.
         FrozenError: the environment is frozen.
         GateError: gates of the environment's policy do not let it through; names them with their figures.
         RolloutInProgressError: another rollout is under way.
@@ -65,11 +69,12 @@ def promote(
         found = _resolve(connection, stages)
         policy = _pass_gates(connection, environment, slot, found)
         if not policy.approvals:
-            return _release(connection, environment, slot, found, by, comment, prepare_s)
+            return _release(connection, environment, slot, found, by, comment, prepare_s, canary)
+        percent, key = (canary.percent, canary.key) if canary else (None, "")
         row = connection.execute(
-            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s)"
-            " VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
-            (environment, slot, Jsonb(found), by, comment, prepare_s),
+            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s, percent, key)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (environment, slot, Jsonb(found), by, comment, prepare_s, percent, key),
         ).fetchone()
         assert row is not None  # noqa: S101 - RETURNING of one inserted row
         waiting = proposal(connection, row["id"])
@@ -118,6 +123,7 @@ def decide(
                 found.proposed_by,
                 found.comment,
                 found.prepare_s,
+                None if found.percent is None else Canary(found.percent, found.key),
             )
             _close(connection, proposal_id, "released", opened.release.number)
         return proposal(connection, proposal_id)
@@ -128,15 +134,8 @@ def _pass_gates(connection: Connection, environment: str, slot: str, stages: Map
 
     Whoever promotes holds it, so that releases count up without a gap or a fork.
     """
-    row = connection.execute(
-        "SELECT * FROM environment WHERE name = %s FOR UPDATE", (environment,)
-    ).fetchone()
-    assert row is not None  # noqa: S101 - it was made before
-    if row["frozen_at"] is not None:
-        since = f"{row['frozen_at']:%Y-%m-%d %H:%M}"
-        raise FrozenError(
-            f"{environment} is frozen since {since} by {row['frozen_by']}: {row['frozen_reason']}"
-        )
+    connection.execute("SELECT 1 FROM environment WHERE name = %s FOR UPDATE", (environment,))
+    refuse_frozen(connection, environment)
     _refuse_a_second(connection, environment)
     _refuse_retired(connection, stages)
     pipeline = _slots(connection, environment, slot, stages)[slot]
@@ -171,13 +170,29 @@ def _release(
     by: str,
     comment: str,
     prepare_s: float,
+    canary: Canary | None,
 ) -> Rollout:
+    if canary and current_release(connection, environment) is None:
+        raise PromotionRefusedError(f"{environment} has no release yet: a canary is beside a current one")
     slots = _slots(connection, environment, slot, stages)
     try:
         number = write_release(connection, environment, slots, by, comment)
     except psycopg.errors.RaiseException as error:
         raise PromotionRefusedError(error.diag.message_primary or str(error)) from error
-    opened = open_rollout(connection, environment, number, prepare_s, by=by, comment=comment)
+    if canary is None:
+        opened = open_rollout(connection, environment, number, prepare_s, by=by, comment=comment)
+    else:
+        opened = open_rollout(
+            connection,
+            environment,
+            number,
+            prepare_s,
+            by=by,
+            comment=comment,
+            kind="canary",
+            percent=canary.percent,
+            key=canary.key,
+        )
     return rollout(connection, opened.id)
 
 

@@ -26,6 +26,8 @@ class Proposal:
         proposed_at: when.
         comment: why.
         prepare_s: seconds that the nodes will have.
+        percent: of a canary; None of others.
+        key: of a canary.
         state: `open`, then `released` or `rejected` for good.
         number: the release that it became.
         closed_at: when it was settled.
@@ -41,6 +43,8 @@ class Proposal:
     proposed_at: datetime
     comment: str
     prepare_s: float
+    percent: float | None
+    key: str
     state: Literal["open", "released", "rejected"]
     number: int | None
     closed_at: datetime | None

@@ -19,7 +19,7 @@ from governance.membership import FRESH_S, members
 from governance.notify import notify
 from governance.releases import Release, releases
 
-Kind = Literal["promotion", "rollback"]
+Kind = Literal["promotion", "rollback", "canary"]
 
 _POLL_S = 0.01
 #: Seconds that the nodes may take to act on a release that all have prepared.
@@ -41,7 +41,10 @@ class Rollout:
         finished_at: when it was settled.
         started_by: who promoted, or led back.
         comment: why.
-        kind: whether it leads to a new release, or back to one that was active before.
+        kind: whether it leads to a new release, back to one that was active before, or to a canary, which is
+            `active` when all nodes hold it.
+        percent: of a canary, how many of a hundred keys are given it; None of others.
+        key: of a canary, the field whose value is the key; "" is the transaction's id.
         nodes: each node that must be ready, to whether it is; None while it has not said.
     """
 
@@ -56,6 +59,8 @@ class Rollout:
     started_by: str
     comment: str
     kind: Kind
+    percent: float | None
+    key: str
     nodes: Mapping[str, bool | None]
 
 
@@ -68,15 +73,17 @@ def open_rollout(
     by: str,
     comment: str = "",
     kind: Kind = "promotion",
+    percent: float | None = None,
+    key: str = "",
 ) -> Rollout:
     """Open a rollout for all nodes that are fresh now, and settle it if there are none.
 
     Call it in the transaction that holds the environment, and has written the release if it is new.
     """
     row = connection.execute(
-        "INSERT INTO rollout (environment, number, deadline, started_by, comment, kind)"
-        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s) RETURNING id",
-        (environment, number, prepare_s, by, comment, kind),
+        "INSERT INTO rollout (environment, number, deadline, started_by, comment, kind, percent, key)"
+        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s, %s, %s) RETURNING id",
+        (environment, number, prepare_s, by, comment, kind, percent, key),
     ).fetchone()
     assert row is not None  # noqa: S101 - RETURNING of one inserted row
     connection.execute(
@@ -219,9 +226,16 @@ def _finish(connection: Connection, row: dict[str, Any], state: str, reason: str
         "UPDATE rollout SET state = %s, reason = %s, finished_at = clock_timestamp() WHERE id = %s",
         (state, reason, row["id"]),
     )
-    if state == "active":
+    if state == "active" and row["kind"] == "canary":
         connection.execute(
-            "UPDATE environment SET current = %s WHERE name = %s",
+            "UPDATE environment SET canary = %s, canary_percent = %s, canary_key = %s WHERE name = %s",
+            (row["number"], row["percent"], row["key"], row["environment"]),
+        )
+    elif state == "active":
+        # Whatever becomes current ends the canary: that was measured against what is no longer.
+        connection.execute(
+            "UPDATE environment SET current = %s, canary = NULL, canary_percent = 0, canary_key = ''"
+            " WHERE name = %s",
             (row["number"], row["environment"]),
         )
     notify(connection, row["environment"])

@@ -26,17 +26,28 @@ _CONNECT_S, _STATEMENT_S = 3, 10
 
 
 @dataclass(frozen=True)
+class CanaryView:
+    """A canary that is active; see governance.canary."""
+
+    release: Release
+    percent: float
+    key: str
+
+
+@dataclass(frozen=True)
 class View:
     """An environment at one moment.
 
     Attributes:
         current: the release that it serves; None before the first.
+        canary: the release that some keys are given, and which; or None.
         previous: the one that was active before it, kept loaded for a return; None if there was none.
         coming: the rollout that is preparing, or None.
         members: the nodes that are alive.
     """
 
     current: Release | None
+    canary: CanaryView | None
     previous: Release | None
     coming: Rollout | None
     members: tuple[Member, ...]

@@ -35,6 +35,14 @@ CREATE TABLE policy (
     PRIMARY KEY (environment, version)
 );
 
+-- A canary: a release that all nodes hold and some keys are given, beside the current one. Whose keys: those whose
+-- hash lies below the percentage; `canary_key` names the transaction's field, '' its id.
+ALTER TABLE environment
+    ADD COLUMN canary         integer,
+    ADD COLUMN canary_percent double precision NOT NULL DEFAULT 0 CHECK (canary_percent BETWEEN 0 AND 100),
+    ADD COLUMN canary_key     text NOT NULL DEFAULT '',
+    ADD FOREIGN KEY (name, canary) REFERENCES release (environment, number);
+
 -- A frozen environment takes no promotion; it can still be led back.
 ALTER TABLE environment
     ADD COLUMN frozen_at     timestamptz,
@@ -54,6 +62,8 @@ CREATE TABLE proposal (
     proposed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     comment     text NOT NULL DEFAULT '',
     prepare_s   double precision NOT NULL,
+    percent     double precision CHECK (percent BETWEEN 0 AND 100),  -- of a canary
+    key         text NOT NULL DEFAULT '',
     state       text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'released', 'rejected')),
     number      integer,
     closed_at   timestamptz,
@@ -82,7 +92,10 @@ CREATE TABLE approval (
 
 -- A rollout says who started it and why; one that leads back leads to a release that was active before.
 ALTER TABLE rollout
-    ADD COLUMN kind       text NOT NULL DEFAULT 'promotion' CHECK (kind IN ('promotion', 'rollback')),
+    ADD COLUMN kind       text NOT NULL DEFAULT 'promotion' CHECK (kind IN ('promotion', 'rollback', 'canary')),
+    ADD COLUMN percent    double precision CHECK (percent BETWEEN 0 AND 100),
+    ADD COLUMN key        text NOT NULL DEFAULT '',
+    ADD CHECK ((kind = 'canary') = (percent IS NOT NULL)),
     ADD COLUMN started_by text NOT NULL DEFAULT '',
     ADD COLUMN comment    text NOT NULL DEFAULT '';
 
@@ -140,6 +153,10 @@ BEGIN
         SELECT FROM rollout WHERE environment = NEW.name AND number = NEW.current AND state = 'active') THEN
         RAISE EXCEPTION 'no rollout has brought % to release %', NEW.name, NEW.current;
     END IF;
+    IF NEW.canary IS NOT NULL AND NOT EXISTS (
+        SELECT FROM rollout WHERE environment = NEW.name AND number = NEW.canary AND state = 'active') THEN
+        RAISE EXCEPTION 'no rollout has brought % to release %', NEW.name, NEW.canary;
+    END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER current_was_rolled_out BEFORE UPDATE ON environment
@@ -147,8 +164,8 @@ CREATE TRIGGER current_was_rolled_out BEFORE UPDATE ON environment
 
 CREATE FUNCTION refuse_reopening_proposal() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF OLD.state <> 'open' OR (NEW.environment, NEW.slot, NEW.stages, NEW.proposed_by)
-       IS DISTINCT FROM (OLD.environment, OLD.slot, OLD.stages, OLD.proposed_by) THEN
+    IF OLD.state <> 'open' OR (NEW.environment, NEW.slot, NEW.stages, NEW.proposed_by, NEW.percent)
+       IS DISTINCT FROM (OLD.environment, OLD.slot, OLD.stages, OLD.proposed_by, OLD.percent) THEN
         RAISE EXCEPTION 'proposal % is immutable: it is %', OLD.id, OLD.state;
     END IF;
     RETURN NEW;
@@ -184,8 +201,11 @@ CREATE FUNCTION view_of(env text, fresh_s double precision) RETURNS jsonb LANGUA
     SELECT jsonb_build_object(
         'current', (SELECT release_of(env, current) FROM environment WHERE name = env),
         'previous', (SELECT release_of(env, o.number) FROM rollout o JOIN environment e ON e.name = env
-                     WHERE o.environment = env AND o.state = 'active' AND o.number <> e.current
+                     WHERE o.environment = env AND o.state = 'active' AND o.kind <> 'canary' AND o.number <> e.current
                      ORDER BY o.id DESC LIMIT 1),
+        'canary', (SELECT jsonb_build_object('release', release_of(env, canary), 'percent', canary_percent,
+                                             'key', canary_key)
+                   FROM environment WHERE name = env AND canary IS NOT NULL),
         'coming', (SELECT rollout_of(id) FROM rollout WHERE environment = env AND state = 'preparing'),
         'members', coalesce((SELECT jsonb_agg(to_jsonb(m) ORDER BY node_id) FROM member m
                              WHERE m.environment = env
@@ -215,4 +235,6 @@ GRANT UPDATE (state, reason, finished_at) ON rollout TO scorewire_approver;
 GRANT UPDATE (current) ON environment TO scorewire_approver;
 GRANT INSERT ON policy, approval TO scorewire_owner;
 GRANT INSERT, DELETE ON approver TO scorewire_owner;
+GRANT UPDATE (canary, canary_percent, canary_key) ON environment
+    TO scorewire_node, scorewire_promoter, scorewire_approver, scorewire_owner;
 GRANT UPDATE (frozen_at, frozen_by, frozen_reason) ON environment TO scorewire_promoter, scorewire_owner;

@@ -153,6 +153,30 @@ def test_a_model_lives_from_its_signature_to_its_end(invoke: Run, tmp_path: Path
     assert "no release 9" in invoke("diff", 1, 9, code=2).stderr
 
 
+@pytest.mark.usefixtures("model")
+def test_a_canary_is_started_grown_and_finished_or_stopped(invoke: Run, tmp_path: Path) -> None:
+    invoke("register", tmp_path / "spec.toml", "--name", "payments")
+    promote = ("promote", "--model", "fraud", "--features", "payments", "--json")
+    invoke(*promote)
+    begun = told(invoke(*promote, "--canary", 5, "--canary-key", "customer"))
+    assert (begun["kind"], begun["state"], begun["percent"], begun["key"]) == (
+        "canary",
+        "active",
+        5,
+        "customer",
+    )
+    assert "canary: release 2, for 5 % of keys (customer)" in invoke("status").stdout
+    invoke("canary", "set", 25, "--reason", "no alerts")
+    assert told(invoke("status", "--json"))["canary"] == {"release": 2, "percent": 25, "key": "customer"}
+    assert told(invoke("canary", "finish", "--json"))["release"] == 2
+    assert told(invoke("status", "--json"))["canary"] is None
+    invoke(*promote, "--canary", 5)
+    assert told(invoke("canary", "stop", "--reason", "drift", "--json"))["stopped"] == 3
+    assert told(invoke("status", "--json"))["release"]["number"] == 2
+    assert "no percentage" in invoke(*promote, "--canary", 500, code=2).stderr
+    assert "has no canary" in invoke("canary", "set", 5, code=2).stderr
+
+
 def test_nobody_approves_their_own_proposal(invoke: Run, model: str, tmp_path: Path) -> None:
     invoke("register", tmp_path / "spec.toml", "--name", "payments")
     (tmp_path / "policy.toml").write_text("[approvals]\nrisk = 1\n")

@@ -17,8 +17,12 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from examples.card_payments import PAYMENT_SPEC, simulate
-from governance.database import migrate
+from governance.canary import Canary, finish, set_percent
+from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
+from governance.promotion import promote
+from governance.releases import current_release
+from governance.rollouts import wait_settled
 from models.importers import import_model
 from models.spec import load_spec
 from tests.acceptance.conftest import start_system
@@ -148,6 +152,42 @@ def test_a_swap_under_load_fails_nothing_and_no_answer_mixes_two_releases(
         if answer.trace.release in pipelines:
             assert answer.trace.pipeline["model"] == pipelines[answer.trace.release]
     assert set(pipelines) <= {answer.trace.release for answer in results}
+
+
+def test_a_canary_is_given_to_its_keys_grows_and_becomes_the_release_of_all(
+    served: Any, payments: list[dict[str, Any]], wait_until: Any
+) -> None:
+    environment = served.settings.environment
+
+    def releases_seen() -> dict[str, int]:
+        with Client(served.addresses(), deadline=10.0) as client:
+            answers = list(client.score_many(payments[:400]))
+        return {answer.id: answer.trace.release for answer in answers if isinstance(answer, Answer)}
+
+    def given(release: int, least: int) -> dict[str, int] | None:
+        seen = releases_seen()
+        return seen if list(seen.values()).count(release) > least else None
+
+    with connect(served.settings.dsn) as connection, live_stream(served, payments):
+        before = current_release(connection, environment)
+        assert before is not None
+        rollout = promote(
+            connection,
+            environment=environment,
+            stages={"model": served.digests["forest-2"]},
+            by="test",
+            canary=Canary(20.0),
+        )
+        settled = wait_settled(connection, rollout.id)
+        assert settled.state == "active", settled.reason
+        number = settled.release.number
+        first = wait_until(lambda: given(number, 20), "the canary has its keys on all nodes")
+        assert set(first.values()) == {before.number, number}
+        set_percent(connection, environment, 60.0, by="test", reason="no alerts")
+        more = wait_until(lambda: given(number, 200), "it has grown")
+        assert all(more[key] == number for key, release in first.items() if release == number)
+        finish(connection, environment, by="test", reason="all well", prepare_s=30)
+        wait_until(lambda: set(releases_seen().values()) == {number}, "it is everybody's release")
 
 
 def test_a_model_that_does_not_fit_its_features_is_refused_and_production_keeps_the_old_release(

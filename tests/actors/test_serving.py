@@ -12,12 +12,14 @@ import numpy as np
 import pykka
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 from actors.child import life_of
 from actors.preprocessor import PreprocessorActor, RefreshScorers
 from actors.scorer import ScorerActor
-from actors.state import Holdings, Loaded, NodeState
+from actors.state import Canary, Holdings, Loaded, NodeState
 from actors.supervisor import ChildSpec, Supervisor
 from models.decision import DecisionFile, DecisionRules
 from models.forest import Forest
@@ -112,6 +114,43 @@ def small(context: Context, loaded: Loaded) -> Iterator[Callable[..., Small]]:
     yield make
     for one in made:
         one.close()
+
+
+@given(st.integers(1, 1000), st.integers() | st.text() | st.floats())
+def test_a_key_that_is_given_the_canary_keeps_it_when_it_grows(release: int, key: Any) -> None:
+    taken = [Canary(release, percent, "").takes(key) for percent in (0, 1, 5, 25, 50, 99, 100)]
+    assert taken == sorted(taken)
+    assert (taken[0], taken[-1]) == (False, True)
+
+
+def test_a_canary_is_given_the_share_of_keys_that_it_should_have() -> None:
+    for release, percent in ((2, 5.0), (3, 5.0), (2, 50.0)):
+        canary = Canary(release, percent, "")
+        count = sum(canary.takes(f"customer-{number}") for number in range(20_000))
+        # Five standard deviations of a fair draw.
+        assert abs(count - 200 * percent) < 5 * (200 * percent * (1 - percent / 100)) ** 0.5
+    # Another canary is given other keys.
+    both = [Canary(2, 5.0, "").takes(n) and Canary(3, 5.0, "").takes(n) for n in range(20_000)]
+    assert sum(both) < 100
+
+
+def test_some_keys_are_given_the_canary_and_all_others_the_current_release(
+    small: Any, loaded: Loaded
+) -> None:
+    running = small()
+    other = replace(loaded, release=2)
+    canary = Canary(2, 30.0, "customer")
+    holdings = Holdings(MappingProxyType({1: loaded, 2: other}), 1, canary)
+    for state in (running.state, *running.scorers):
+        state.holdings = holdings
+    for number in range(60):
+        answer = running.client.score({"id": number, "a": 0.5, "customer": f"c{number % 20}"})
+        assert answer.trace.release == (2 if canary.takes(f"c{number % 20}") else 1)
+    # Without its key a transaction is the current release's; and whoever names one is given that.
+    assert running.client.score({"id": 1, "a": 0.5}).trace.release == 1
+    taken = next(f"c{n}" for n in range(20) if canary.takes(f"c{n}"))
+    assert running.client.score({"id": 1, "a": 0.5, "customer": taken}, release=1).trace.release == 1
+    assert running.client.score({"id": 1, "a": 0.5}, release=2).trace.release == 2
 
 
 def test_a_pipeline_with_rules_answers_with_their_decision_and_reasons(small: Any, loaded: Loaded) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from governance.artifacts import find_any, register
 from governance.audit import entries, verify
-from governance.changes import freeze, retire, rollback, thaw
+from governance.changes import retire, rollback
 from governance.database import Connection, connect
 from governance.errors import (
     ApprovalNeededError,
@@ -27,6 +27,7 @@ from governance.errors import (
     UnknownProposalError,
     UnknownReleaseError,
 )
+from governance.freezes import freeze, thaw
 from governance.history import diff, history, release_at
 from governance.policy import Policy, Window, read_policy, set_policy
 from governance.promotion import decide, promote

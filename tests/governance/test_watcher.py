@@ -53,7 +53,7 @@ def shows(number: int) -> Callable[[View], bool]:
 
 def test_an_environment_that_nobody_promoted_to_is_empty(watcher: Watcher) -> None:
     view = watch(watcher, lambda _: True)
-    assert view == View(None, None, None, ())
+    assert view == View(None, None, None, None, ())
     assert watcher.connected
     assert watcher.reason == ""
 

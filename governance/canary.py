@@ -1,0 +1,100 @@
+"""Canaries: a release that all nodes hold, given to some keys beside the current one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from governance.audit import acting
+from governance.database import Connection
+from governance.errors import PromotionRefusedError
+from governance.freezes import refuse_frozen
+from governance.notify import notify
+from governance.rollouts import Rollout, open_rollout
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Which keys are given a canary.
+
+    Attributes:
+        percent: how many of a hundred, by a stable hash: keys that are in stay in when it grows.
+        key: the field of the transaction whose value is the key; "" is its id.
+    """
+
+    percent: Annotated[float, Field(ge=0, le=100)]
+    key: str = ""
+
+
+def canary(connection: Connection, environment: str) -> dict[str, Any] | None:
+    """Return an environment's canary: its release, percent and key; or None."""
+    return connection.execute(
+        "SELECT canary AS release, canary_percent AS percent, canary_key AS key FROM environment"
+        " WHERE name = %s AND canary IS NOT NULL",
+        (environment,),
+    ).fetchone()
+
+
+def set_percent(connection: Connection, environment: str, percent: float, *, by: str, reason: str) -> None:
+    """Give the canary to more keys, or to fewer; 0 leaves it to callers who name its release.
+
+    Raises:
+        PromotionRefusedError: there is no canary, or no such percentage.
+        FrozenError: the environment is frozen; taking all keys away is still possible.
+    """
+    if not 0 <= percent <= 100:  # noqa: PLR2004 - percent
+        raise PromotionRefusedError(f"{percent:g} is no percentage: 0 to 100 is")
+    with acting(connection, by, reason):
+        _held(connection, environment)
+        if percent:
+            refuse_frozen(connection, environment)
+        connection.execute(
+            "UPDATE environment SET canary_percent = %s WHERE name = %s", (percent, environment)
+        )
+        notify(connection, environment)
+
+
+def finish(connection: Connection, environment: str, *, by: str, reason: str, prepare_s: float) -> Rollout:
+    """Make the canary the current release, for all keys. Its gates were passed when it was promoted.
+
+    Raises:
+        PromotionRefusedError: there is no canary, or another rollout is under way.
+        FrozenError: the environment is frozen.
+    """
+    with acting(connection, by, reason):
+        number = _held(connection, environment)
+        refuse_frozen(connection, environment)
+        busy = connection.execute(
+            "SELECT 1 FROM rollout WHERE environment = %s AND state = 'preparing'", (environment,)
+        ).fetchone()
+        if busy:
+            raise PromotionRefusedError(f"{environment} has a rollout under way: wait for it")
+        return open_rollout(connection, environment, number, prepare_s, by=by, comment=reason)
+
+
+def stop(connection: Connection, environment: str, *, by: str, reason: str) -> int:
+    """Give the canary to nobody any more, and let nodes drop it; return its number.
+
+    Raises:
+        PromotionRefusedError: there is no canary.
+    """
+    with acting(connection, by, reason):
+        number = _held(connection, environment)
+        connection.execute(
+            "UPDATE environment SET canary = NULL, canary_percent = 0, canary_key = '' WHERE name = %s",
+            (environment,),
+        )
+        notify(connection, environment)
+    return number
+
+
+def _held(connection: Connection, environment: str) -> int:
+    """Hold the environment, and return its canary."""
+    row = connection.execute(
+        "SELECT canary FROM environment WHERE name = %s FOR UPDATE", (environment,)
+    ).fetchone()
+    if row is None or row["canary"] is None:
+        raise PromotionRefusedError(f"{environment} has no canary: `run.py promote --canary 5` starts one")
+    return int(row["canary"])
