@@ -7,6 +7,7 @@ name; and `score`, the last of them. https://github.com/google/cel-spec
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,10 @@ class DecisionRules:
     def __init__(self, file: DecisionFile) -> None:
         self.file = file
         self._programs = [(_compile(rule), rule.decide, rule.reason) for rule in file.rules]
+        named = [_fields_of(rule.when) for rule in file.rules]
+        self._fields = (
+            None if None in named else frozenset().union(*(one for one in named if one is not None))
+        )
 
     def decide(self, scores: Mapping[str, float], transaction: Mapping[str, Any]) -> Decision:
         """Decide on one transaction; never raises, whatever the transaction holds.
@@ -136,15 +141,10 @@ class DecisionRules:
             scores: name of each output to its value.
             transaction: its fields; text, numbers, booleans and null are seen by the rules.
         """
-        context = cel.Context(
-            {
-                "tx": {
-                    name: seen for name, value in transaction.items() if (seen := _seen(value)) is not _UNSEEN
-                },
-                "scores": dict(scores),
-                "score": list(scores.values())[-1],
-            }
-        )
+        # Only what the rules name: to hand over a field costs more than to evaluate a rule.
+        fields = transaction if self._fields is None else self._fields & transaction.keys()
+        seen = {name: value for name in fields if (value := _seen(transaction[name])) is not _UNSEEN}
+        context = cel.Context({"tx": seen, "scores": dict(scores), "score": list(scores.values())[-1]})
         outcome: Outcome | None = None
         reasons, errors = [], 0
         for program, decide, code in self._programs:
@@ -201,6 +201,16 @@ def _compile(rule: Rule) -> Any:
     return program
 
 
+def _fields_of(when: str) -> frozenset[str] | None:
+    """Return the fields that a rule names, as tx.NAME or tx['NAME']; None where it may look at any."""
+    rest = _FIELD.sub("", when)
+    if re.search(r"\btx\b", rest):
+        return None
+    return frozenset(plain or quoted for plain, quoted in _FIELD.findall(when))
+
+
+#: A field that is named in a rule.
+_FIELD: Final = re.compile(r"""\btx\s*(?:\.\s*([A-Za-z_]\w*)(?!\w*\s*\()|\[\s*['"]([^'"\\]*)['"]\s*\])""")
 _UNSEEN: Final = object()
 
 

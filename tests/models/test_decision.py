@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.decision import Decision, DecisionFile, DecisionRules, load_decision
+from models.decision import Decision, DecisionFile, DecisionRules, _fields_of, load_decision
 from models.errors import DecisionError
 
 RULES: list[dict[str, Any]] = [
@@ -120,3 +120,30 @@ def test_no_transaction_trips_the_rules_up(transaction: dict[str, Any], score: f
     found = ODD.decide({"1": score}, transaction)
     assert found.outcome in {"approve", "review", "decline"}
     assert found == ODD.decide({"1": score}, transaction)
+
+
+@pytest.mark.parametrize(
+    ("when", "fields"),
+    [
+        ("tx.amount > 3.0 && tx . kind == 'x'", {"amount", "kind"}),
+        ("tx['a b'] == 1 || tx[ \"c\" ] == 2", {"a b", "c"}),
+        ("has(tx.a) ? tx.a.startsWith('b') : size(tx.c) > 1", {"a", "c"}),
+        ("score > 0.5", set()),
+        ("'a' in tx", None),
+        ("size(tx) > 3", None),
+        ("tx[tx.a] == 1", None),
+        ("tx == tx", None),
+    ],
+)
+def test_rules_are_given_the_fields_that_they_name_or_all(when: str, fields: set[str] | None) -> None:
+    assert _fields_of(when) == fields
+    assert rules({"when": when, "decide": "review", "reason": "R"})._fields == fields
+
+
+def test_a_rule_that_looks_at_any_field_is_given_them_all() -> None:
+    found = rules(
+        {"when": "tx.amount > 5.0", "decide": "review", "reason": "A"},
+        {"when": "'secret' in tx", "decide": "decline", "reason": "B"},
+    )
+    assert found.decide({"1": 0.0}, {"amount": 1.0, "secret": 1}).outcome == "decline"
+    assert found.decide({"1": 0.0}, {"amount": 1.0}).outcome == "approve"
