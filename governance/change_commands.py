@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from governance.artifacts import find_any
-from governance.canary import Canary, finish, set_percent, stop
+from governance.canary import Canary
 from governance.changes import retire, rollback
 from governance.database import Connection
 from governance.errors import ApprovalNeededError
@@ -31,7 +31,7 @@ from governance.terminal import (
     to_json,
 )
 
-_PANEL = "Change what is served"
+PANEL = "Change what is served"
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; whoever looks back will read it.")]
 RoleOption = Annotated[str, typer.Option(help="As what: a role that the policy asks for.")]
@@ -51,12 +51,7 @@ def register_change_commands(app: typer.Typer, locate: Locate) -> None:
         commands.thaw,
         commands.retire,
     ):
-        app.command(rich_help_panel=_PANEL)(command)
-    canary = typer.Typer(help="The release that some keys are given.", no_args_is_help=True)
-    canary.command(name="set")(commands.set_canary)
-    canary.command(name="finish")(commands.finish_canary)
-    canary.command(name="stop")(commands.stop_canary)
-    app.add_typer(canary, name="canary", rich_help_panel=_PANEL)
+        app.command(rich_help_panel=PANEL)(command)
 
 
 def rollout_facts(rollout: Rollout) -> dict[str, Any]:
@@ -114,7 +109,7 @@ class _ChangeCommands:
                 say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)
                 return
             if wait:
-                _follow(connection, rollout, as_json=as_json, timeout_s=deadline)
+                follow(connection, rollout, as_json=as_json, timeout_s=deadline)
         _say_rollout(rollout, None, as_json=as_json)
 
     def approve(
@@ -192,7 +187,7 @@ class _ChangeCommands:
         """
         with connected(self._locate, config) as (connection, environment):
             rollout = rollback(connection, environment, by=by or getpass.getuser(), reason=reason, to=to)
-            _follow(connection, rollout, as_json=as_json)
+            follow(connection, rollout, as_json=as_json)
 
     def freeze(
         self,
@@ -218,46 +213,6 @@ class _ChangeCommands:
             thaw(connection, environment, by=by or getpass.getuser(), reason=reason)
         say({"environment": environment, "frozen": False}, f"{environment} is thawed", as_json=as_json)
 
-    def set_canary(
-        self,
-        percent: Annotated[float, typer.Argument(help="Of a hundred keys; 0 for none.")],
-        reason: ReasonOption = "",
-        by: ByOption = "",
-        config: ConfigOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Give the canary to more keys, or to fewer. Keys that have it keep it when it grows."""
-        with connected(self._locate, config) as (connection, environment):
-            set_percent(connection, environment, percent, by=by or getpass.getuser(), reason=reason)
-        sentence = f"the canary of {environment} has {percent:g} % of keys"
-        say({"environment": environment, "percent": percent}, sentence, as_json=as_json)
-
-    def finish_canary(
-        self,
-        reason: ReasonOption = "",
-        by: ByOption = "",
-        config: ConfigOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Make the canary the current release, for all keys."""
-        with connected(self._locate, config) as (connection, environment):
-            by = by or getpass.getuser()
-            rollout = finish(connection, environment, by=by, reason=reason, prepare_s=PREPARE_S)
-            _follow(connection, rollout, as_json=as_json)
-
-    def stop_canary(
-        self,
-        reason: ReasonOption,
-        by: ByOption = "",
-        config: ConfigOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Give the canary to nobody any more: all keys are the current release's again."""
-        with connected(self._locate, config) as (connection, environment):
-            number = stop(connection, environment, by=by or getpass.getuser(), reason=reason)
-        facts = {"environment": environment, "stopped": number}
-        say(facts, f"release {number} is no canary of {environment} any more", as_json=as_json)
-
     def retire(
         self,
         artifact: Annotated[str, typer.Argument(help="A digest, its beginning, or a name's newest.")],
@@ -281,7 +236,7 @@ def _percent(value: float) -> float:
     return value
 
 
-def _follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
+def follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
     """Wait until a rollout is over, say how it ended, and end the command with 1 if nothing changed."""
     with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
         rollout = wait_settled(connection, rollout.id, timeout_s=timeout_s + 10)

@@ -20,7 +20,8 @@ from rich.markup import escape
 from governance import artifacts
 from governance.audit_commands import audit_app
 from governance.canary import canary
-from governance.change_commands import register_change_commands, rollout_facts
+from governance.canary_commands import canary_app
+from governance.change_commands import PANEL, register_change_commands, rollout_facts
 from governance.database import migrate as apply_migrations
 from governance.embedded import EmbeddedPostgres
 from governance.freezes import frozen
@@ -59,6 +60,7 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
         app.command(rich_help_panel=_LOOK)(look)
     register_change_commands(app, locate)
     register_rule_commands(app, locate)
+    app.add_typer(canary_app(locate), name="canary", rich_help_panel=PANEL)
     app.add_typer(audit_app(locate), name="audit", rich_help_panel=_LOOK)
 
 
