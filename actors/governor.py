@@ -6,19 +6,19 @@ with the release in hand.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import socket
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import psycopg
-from pykka import ActorRef
+from pykka import ActorDeadError, ActorRef
 
 from actors.loader import Load, LoadDone, LoadFailed
 from actors.preprocessor import RefreshScorers
@@ -88,7 +88,7 @@ class _Watch:
         with self._unwatched():
             self._watcher.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _unwatched(self) -> Iterator[None]:
         if self._fd is not None:
             self._loop.unwatch(self._fd)
@@ -133,7 +133,7 @@ class GovernorActor(MailboxActor):
         self._state = state
         self._peers = peers
         self._view: View | None = None
-        self._asked: dict[int, float] = {}
+        self._asked: dict[int, tuple[str, float]] = {}
         self._acknowledged: set[int] = set()
         self._failed: dict[int, tuple[str, float]] = {}
         self._joined = False
@@ -188,16 +188,19 @@ class GovernorActor(MailboxActor):
                 actor.tell(RefreshScorers())
 
     def _ask_for_missing(self, view: View) -> None:
-        now = time.monotonic()
+        now, loader = time.monotonic(), self._peers.loader()
         for release in _wanted(view):
             number = release.number
-            tried_at = self._asked.get(number, -math.inf)
-            if number in self._state.holdings.releases or tried_at > now - ASK_AGAIN_S:
+            # A loader that has taken another's place knows nothing of what that was asked.
+            asked_of, tried_at = self._asked.get(number, ("", -math.inf))
+            waiting = asked_of == loader.actor_urn and tried_at > now - ASK_AGAIN_S
+            if number in self._state.holdings.releases or waiting:
                 continue
             if self._failed.get(number, ("", 0.0))[1] > now:
                 continue
-            self._asked[number] = now
-            self._peers.loader().tell(Load(release))
+            self._asked[number] = (loader.actor_urn, now)
+            with contextlib.suppress(ActorDeadError):  # its successor is asked with the next view
+                loader.tell(Load(release))
 
     def _adopt(self, view: View) -> None:
         """Make the current release the one that is stamped, as soon as it is held; drop what is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 #: Crashes of a node's actors within the period that it bears before the process ends.
 MAX_RESTARTS = 5
 PERIOD_S = 10.0
+
+#: Seconds between two looks whether an actor was noted.
+_NOTED_S = 0.001
 
 
 class Node:
@@ -111,7 +115,10 @@ class Node:
         return GovernorActor.start(self._settings.dsn, self._state, peers)
 
     def _report(self, outcome: LoadDone | LoadFailed) -> None:
-        # A governance actor that is just being replaced asks again for what it misses.
+        # The governance actor asks before whoever started it has noted it.
+        while "governor" not in self._alive:
+            time.sleep(_NOTED_S)
+        # One that is just being replaced asks again for what it misses.
         with contextlib.suppress(pykka.ActorDeadError):
             self._alive["governor"].tell(outcome)
 

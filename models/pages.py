@@ -13,8 +13,10 @@ Sources: madvise(2), Documentation/admin-guide/mm/transhuge.rst.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import sys
+import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,6 +29,8 @@ Pages = Literal["shared", "huge"]
 _HUGE: Final = 2 << 20
 _MAP_FIXED: Final = 0x10
 _MADV_COLLAPSE: Final = 25
+_COLLAPSE_TRIES: Final = 20
+_COLLAPSE_PAUSE_S: Final = 0.005
 _PMD_FIELDS: Final = ("AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:")
 
 
@@ -49,10 +53,21 @@ def map_file(descriptor: int, size: int, pages: Pages = "shared") -> NDArray[np.
     mapped = _map_aligned(descriptor, size)
     if pages == "shared":
         return mapped
-    for start in range(0, size, _HUGE):
-        if _madvise(mapped, start, min(_HUGE, size - start), _MADV_COLLAPSE):
-            break  # this file system grants none
+    _collapse(mapped)
     return mapped if huge_bytes(mapped) * 2 >= size - _HUGE else _private_copy(mapped)
+
+
+def _collapse(mapped: NDArray[np.uint8]) -> None:
+    """Have the kernel put a mapping into huge pages, as far as its file system grants them."""
+    for start in range(0, mapped.size, _HUGE):
+        for _ in range(_COLLAPSE_TRIES):
+            error = _madvise(mapped, start, min(_HUGE, mapped.size - start), _MADV_COLLAPSE)
+            if error == errno.EINVAL:
+                return  # this file system grants none
+            if not error:
+                break
+            # Another process collapses the same pages just now, or memory is in pieces for a moment.
+            time.sleep(_COLLAPSE_PAUSE_S)
 
 
 def _aligned(reserve: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -85,10 +100,11 @@ def _private_copy(mapped: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _madvise(array: NDArray[np.uint8], start: int, size: int, advice: int) -> int:
-    libc = ctypes.CDLL(None)
+    """Advise the kernel; return 0 or the error's number."""
+    libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-    return int(libc.madvise(array.ctypes.data + start, whole, advice))
+    return ctypes.get_errno() if libc.madvise(array.ctypes.data + start, whole, advice) else 0
 
 
 def huge_bytes(array: NDArray[np.generic]) -> int:

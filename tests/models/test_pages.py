@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -82,20 +83,25 @@ def test_processes_of_a_host_share_one_copy(file: Path, pages: Pages) -> None:
     if pages == "huge" and not file.is_relative_to(MEMORY):
         pytest.skip("on a disk, huge pages may need a copy for each process")
     command = [sys.executable, "-c", SHARE, str(file), pages]
-    both = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        assert process.stdout
-        assert process.stdout.readline() == "mapped\n"
-    for process in both:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write("\n")
-        process.stdin.flush()
-        resident, proportional = map(int, process.stdout.readline().split())
-        assert resident >= SIZE >> 10
-        assert proportional <= 0.6 * resident
-    for process in both:
-        process.communicate(timeout=30)
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(4)
+        ]
+        try:
+            for process in processes:
+                assert process.stdout
+                assert process.stdout.readline() == "mapped\n"
+            for process in processes:
+                assert process.stdin
+                assert process.stdout
+                process.stdin.write("\n")
+                process.stdin.flush()
+                resident, proportional = map(int, process.stdout.readline().split())
+                assert resident >= SIZE >> 10
+                assert proportional <= 0.3 * resident
+        finally:
+            for process in processes:
+                process.kill()
