@@ -20,6 +20,7 @@ from actors.errors import ConfigError
 from governance.errors import SignatureError
 from governance.signing import read_public
 from models.pages import Pages
+from models.problems import problems
 
 #: The configuration file that is read when none is named.
 DEFAULT_FILE = Path("scorewire.toml")
@@ -127,10 +128,7 @@ def load_settings(file: Path | None) -> Settings:
     try:
         settings: Settings = FromFile()  # type: ignore[call-arg]  # its sources fill it
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise ConfigError(f"{chosen}: {wrong}") from error
+        raise ConfigError(f"{chosen}: {problems(error)}") from error
     except ValueError as error:  # not TOML
         raise ConfigError(f"{chosen}: {error}") from error
     return settings

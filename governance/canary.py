@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from governance.audit import acting
 from governance.database import Connection
@@ -22,10 +20,17 @@ class Canary:
     Attributes:
         percent: how many of a hundred, by a stable hash: keys that are in stay in when it grows.
         key: the field of the transaction whose value is the key; "" is its id.
+
+    Raises:
+        PromotionRefusedError: no such percentage.
     """
 
-    percent: Annotated[float, Field(ge=0, le=100)]
+    percent: float
     key: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:  # noqa: PLR2004 - percent
+            raise PromotionRefusedError(f"{self.percent:g} is no percentage: 0 to 100 is")
 
 
 def canary(connection: Connection, environment: str) -> dict[str, Any] | None:
@@ -44,14 +49,13 @@ def set_percent(connection: Connection, environment: str, percent: float, *, by:
         PromotionRefusedError: there is no canary, or no such percentage.
         FrozenError: the environment is frozen; taking all keys away is still possible.
     """
-    if not 0 <= percent <= 100:  # noqa: PLR2004 - percent
-        raise PromotionRefusedError(f"{percent:g} is no percentage: 0 to 100 is")
+    wanted = Canary(percent)
     with acting(connection, by, reason):
         _held(connection, environment)
-        if percent:
+        if wanted.percent:
             refuse_frozen(connection, environment)
         connection.execute(
-            "UPDATE environment SET canary_percent = %s WHERE name = %s", (percent, environment)
+            "UPDATE environment SET canary_percent = %s WHERE name = %s", (wanted.percent, environment)
         )
         notify(connection, environment)
 

@@ -16,7 +16,7 @@ from governance.database import Connection
 from governance.errors import ApprovalNeededError
 from governance.freezes import freeze, thaw
 from governance.promotion import PREPARE_S, decide, promote
-from governance.proposals import Proposal, proposals
+from governance.proposals import Proposal, people, proposals
 from governance.rollouts import Rollout, rollouts, wait_settled, wait_taken_up
 from governance.terminal import (
     ByOption,
@@ -103,7 +103,7 @@ class _ChangeCommands:
                     slot=slot,
                     comment=comment,
                     prepare_s=deadline,
-                    canary=None if canary is None else Canary(_percent(canary), canary_key),
+                    canary=None if canary is None else Canary(canary, canary_key),
                 )
             except ApprovalNeededError as waiting:
                 say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)
@@ -230,12 +230,6 @@ class _ChangeCommands:
         say({"digest": found.digest, "serves_in": serving}, sentence, as_json=as_json)
 
 
-def _percent(value: float) -> float:
-    if not 0 <= value <= 100:  # noqa: PLR2004 - percent
-        fail(f"{value:g} is no percentage: 0 to 100 is")
-    return value
-
-
 def follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
     """Wait until a rollout is over, say how it ended, and end the command with 1 if nothing changed."""
     with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
@@ -259,7 +253,7 @@ def _rollout_of(connection: Connection, environment: str, number: int | None) ->
 
 
 def _say_proposal(proposal: Proposal, rollout: Rollout | None, *, as_json: bool) -> None:
-    missing = ", ".join(f"{count} {role}" for role, count in proposal.needed.items() if count)
+    missing = _missing(proposal)
     sentence = f"proposal {proposal.id} is {proposal.state}" + (f", missing {missing}" if missing else "")
     facts = asdict(proposal)
     if rollout is not None:
@@ -269,12 +263,16 @@ def _say_proposal(proposal: Proposal, rollout: Rollout | None, *, as_json: bool)
     raise typer.Exit(1 if rollout is not None and rollout.state == "abandoned" else 0)
 
 
+def _missing(proposal: Proposal) -> str:
+    return people(proposal.needed) if any(proposal.needed.values()) else ""
+
+
 def _proposal_row(proposal: Proposal) -> tuple[str, ...]:
     stages = "\n".join(f"{stage} {digest[:12]}" for stage, digest in proposal.stages.items())
     given = "\n".join(
         f"{person} ({word['role']}) {'approves' if word['approves'] else 'rejects'} {word['comment']}"
         for person, word in proposal.approvals.items()
     )
-    missing = ", ".join(f"{count} {role}" for role, count in proposal.needed.items() if count)
+    missing = _missing(proposal)
     head = (str(proposal.id), proposal.state, proposal.slot, stages, proposal.proposed_by)
     return (*head, local_time(proposal.proposed_at), given, missing, proposal.comment)

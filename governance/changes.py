@@ -8,7 +8,7 @@ from governance.database import Connection
 from governance.errors import PromotionRefusedError
 from governance.promotion import PREPARE_S
 from governance.releases import current_release
-from governance.rollouts import Rollout, abandon, open_rollout, rollout
+from governance.rollouts import Rollout, abandon, open_rollout
 
 
 def rollback(
@@ -51,10 +51,9 @@ def rollback(
         ).fetchone()
         if preparing:
             abandon(connection, preparing["id"], f"{by} leads back to release {number}: {reason}")
-        opened = open_rollout(
+        return open_rollout(
             connection, environment, number, prepare_s, by=by, comment=reason, kind="rollback"
         )
-    return rollout(connection, opened.id)
 
 
 def _was_active(connection: Connection, environment: str, to: int | None, current: int) -> int:

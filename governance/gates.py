@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from governance.database import Connection
 from governance.policy import Policy
 
@@ -82,7 +84,7 @@ def _after(connection: Connection, environment: str, slot: str, pipeline: Mappin
         "  SELECT jsonb_object_agg(stage, digest) FROM release_stage s"
         "  WHERE s.environment = r.environment AND s.number = r.number AND s.slot = %(slot)s)"
         " ORDER BY r.id DESC LIMIT 1",
-        {"environment": environment, "slot": slot, "stages": _as_json(pipeline)},
+        {"environment": environment, "slot": slot, "stages": Jsonb(dict(pipeline))},
     ).fetchone()
     if row is None:
         return Verdict("after", False, f"this pipeline was never active in {environment}")
@@ -115,9 +117,3 @@ def _fresh(trained_at: str, max_age_days: float, now: datetime) -> Verdict:
 def _provenance(connection: Connection, digest: str) -> dict[str, Any]:
     row = connection.execute("SELECT provenance FROM artifact WHERE digest = %s", (digest,)).fetchone()
     return dict(row["provenance"]) if row else {}
-
-
-def _as_json(pipeline: Mapping[str, str]) -> Any:
-    from psycopg.types.json import Jsonb  # noqa: PLC0415
-
-    return Jsonb(dict(pipeline))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from governance.audit import acting
 from governance.database import Connection
 from governance.errors import PolicyError
+from models.problems import problems
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -96,8 +97,7 @@ def read_policy(document: Any) -> Policy:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise PolicyError(f"the policy is not valid: {wrong}") from error
+        raise PolicyError(f"the policy is not valid: {problems(error)}") from error
 
 
 def policy_of(connection: Connection, environment: str) -> Policy:

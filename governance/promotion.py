@@ -24,7 +24,7 @@ from governance.gates import judge
 from governance.policy import Policy, policy_of
 from governance.proposals import Proposal, people, proposal
 from governance.releases import CHAMPION, current_release, write_release
-from governance.rollouts import Rollout, open_rollout, rollout
+from governance.rollouts import Rollout, open_rollout
 
 #: Seconds that all nodes together have to prepare a release.
 PREPARE_S = 30.0
@@ -179,21 +179,17 @@ def _release(
         number = write_release(connection, environment, slots, by, comment)
     except psycopg.errors.RaiseException as error:
         raise PromotionRefusedError(error.diag.message_primary or str(error)) from error
-    if canary is None:
-        opened = open_rollout(connection, environment, number, prepare_s, by=by, comment=comment)
-    else:
-        opened = open_rollout(
-            connection,
-            environment,
-            number,
-            prepare_s,
-            by=by,
-            comment=comment,
-            kind="canary",
-            percent=canary.percent,
-            key=canary.key,
-        )
-    return rollout(connection, opened.id)
+    return open_rollout(
+        connection,
+        environment,
+        number,
+        prepare_s,
+        by=by,
+        comment=comment,
+        kind="canary" if canary else "promotion",
+        percent=canary.percent if canary else None,
+        key=canary.key if canary else "",
+    )
 
 
 def _refuse_a_second(connection: Connection, environment: str) -> None:

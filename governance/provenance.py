@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from governance.errors import InvalidArtifactError
+from models.problems import problems
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -62,5 +63,4 @@ def read_provenance(facts: Mapping[str, Any]) -> Provenance:
     try:
         return Provenance.model_validate(facts)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise InvalidArtifactError(f"the provenance is not valid: {wrong}") from error
+        raise InvalidArtifactError(f"the provenance is not valid: {problems(error)}") from error

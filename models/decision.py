@@ -18,6 +18,7 @@ import cel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import DecisionError
+from models.problems import problems
 
 Outcome = Literal["approve", "review", "decline"]
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -173,8 +174,7 @@ def load_decision(path: Path | str) -> DecisionRules:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         file = DecisionFile.model_validate(document)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise DecisionError(f"{path}: {wrong}") from error
+        raise DecisionError(f"{path}: {problems(error)}") from error
     except (OSError, ValueError) as error:
         raise DecisionError(f"{path}: cannot be read: {error}") from error
     return DecisionRules(file)

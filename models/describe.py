@@ -44,10 +44,8 @@ def layout_facts(bundle: Bundle) -> dict[str, Any]:
     """
     forest = bundle.forest
     # What is no split compares with +inf; nobody trains a split that all rows pass on one side.
-    used = (forest.lines["threshold"] < np.inf).sum(1)
-    for split in range(SPLITS):
-        sets = (forest.lines["category"] >> split) & 1 > 0
-        used += sets & ~(forest.lines["threshold"][:, split] < np.inf)
+    sets = np.unpackbits(forest.lines["category"][:, None], axis=1, bitorder="little") > 0
+    used = ((forest.lines["threshold"] < np.inf) | sets).sum(1)
     arrays = {
         **{name: getattr(forest, name) for name in ("lines", "roots", "shapes", "codes", "table")},
         **{name: getattr(bundle, name) for name in ("categories", "levels", "level_codes")},

@@ -50,6 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from models.problems import problems
 from models.spec_compile import Compute, Read, compile_feature, compile_field
 from models.spec_errors import SpecError, TransactionError
 from models.spec_schema import Recipe
@@ -150,7 +151,7 @@ def load_spec(source: Path | str | bytes) -> FeatureSpec:
     try:
         return FeatureSpec(Recipe.model_validate(_parse(data)), data)
     except ValidationError as error:
-        raise SpecError(f"{where}: {_all_problems(error)}") from error
+        raise SpecError(f"{where}: {problems(error, 'spec')}") from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{where}: {error}") from error
 
@@ -158,9 +159,3 @@ def load_spec(source: Path | str | bytes) -> FeatureSpec:
 def _parse(data: bytes) -> Any:
     text = data.decode("utf-8")
     return json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-
-
-def _all_problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'spec'}: {problem['msg']}" for problem in error.errors()
-    )
