@@ -7,11 +7,13 @@ look like, and features, which are computed from them, in the vector's order:
     version = 1
     id = "id"                       # the field that holds the transaction's id (optional)
     timezone = "UTC"                # in which hours and days are counted
+    undeclared = "keep"             # whether fields that are not declared here are stored: "keep" or "drop"
 
     [fields.amount]
     type = "number"                 # number, category, flag or timestamp
     min = 0                         # rule `range`
     missing = "error"               # what a missing (or NaN) value is: "error", "nan" or a number
+    store = "keep"                  # what of it is stored with a live record: "keep", "hash" or "drop"
 
     [fields.channel]
     type = "category"
@@ -44,6 +46,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,9 +56,9 @@ from pydantic import ValidationError
 from models.problems import problems
 from models.spec_compile import Compute, Read, compile_feature, compile_field
 from models.spec_errors import SpecError, TransactionError
-from models.spec_schema import Recipe
+from models.spec_schema import Recipe, Storage
 
-__all__ = ["FeatureSpec", "SpecError", "TransactionError", "load_spec"]
+__all__ = ["FeatureSpec", "SpecError", "Storage", "TransactionError", "load_spec"]
 
 Transaction = Mapping[str, Any]
 
@@ -72,6 +75,8 @@ class FeatureSpec:
         version: its version.
         id_field: the field that holds a transaction's id, or None.
         feature_names: names of the features, in the vector's order.
+        storage: what becomes of a field where transactions are stored; fields that are kept are left out.
+        undeclared: what becomes there of the fields that the spec does not declare: `keep` or `drop`.
     """
 
     def __init__(self, recipe: Recipe, source: bytes) -> None:
@@ -79,6 +84,10 @@ class FeatureSpec:
         self.version = recipe.version
         self.id_field = recipe.id
         self.feature_names = tuple(feature.name for feature in recipe.features)
+        self.storage: Mapping[str, Storage] = MappingProxyType(
+            {name: field.store for name, field in recipe.fields.items() if field.store != "keep"}
+        )
+        self.undeclared = recipe.undeclared
         self._source = source
         used = [n for n in recipe.fields if any(n in feature.inputs for feature in recipe.features)]
         places = {name: place for place, name in enumerate(used)}

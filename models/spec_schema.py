@@ -22,14 +22,22 @@ KINDS = {
 _OF_TWO = ("ratio", "difference")
 
 
+#: What becomes of a field's value where transactions are stored or sent on.
+Storage = Literal["keep", "hash", "drop"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FieldRecipe(_Strict):
-    """What a field of a transaction must look like."""
+    """What a field of a transaction must look like.
 
-    type: Literal["number", "category", "flag", "timestamp"]
+    A field of type `any` is checked by nobody and computed from by nothing: it stands there for its `store`.
+    """
+
+    type: Literal["number", "category", "flag", "timestamp", "any"]
+    store: Storage = "keep"
     min: FiniteFloat | None = None
     max: FiniteFloat | None = None
     missing: FiniteFloat | Literal["error", "nan"] = "error"
@@ -81,6 +89,7 @@ class Recipe(_Strict):
     version: Annotated[int, Field(ge=1)]
     id: Name | None = None
     timezone: str = "UTC"
+    undeclared: Literal["keep", "drop"] = "keep"
     fields: Annotated[dict[Name, FieldRecipe], Field(min_length=1, max_length=65536)]
     features: Annotated[tuple[FeatureRecipe, ...], Field(min_length=1, max_length=65536)]
 

@@ -147,6 +147,19 @@ def test_what_a_transaction_is_not_is_named(spec: FeatureSpec) -> None:
             spec.vector(wrong)  # type: ignore[arg-type]
 
 
+def test_a_spec_says_what_of_a_transaction_is_stored(spec: FeatureSpec) -> None:
+    assert (dict(spec.storage), spec.undeclared) == ({}, "keep")
+    text = b'undeclared = "drop"\n' + toml()
+    text = text.replace(b'missing = "nan"', b'missing = "nan"\nstore = "hash"')
+    text = text.replace(b"[fields.at]", b'[fields.card]\ntype = "any"\nstore = "drop"\n[fields.at]')
+    found = load_spec(text)
+    assert (dict(found.storage), found.undeclared) == ({"mean": "hash", "card": "drop"}, "drop")
+    # A field that is there to be dropped may be anything.
+    assert found.vector({**GOOD, "card": ["4111"]}).tobytes() == spec.vector(GOOD).tobytes()
+    with pytest.raises(SpecError, match=r"fields.mean.store"):
+        load_spec(text.replace(b'"hash"', b'"encrypt"'))
+
+
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
