@@ -16,6 +16,8 @@ GovernanceError
 ├── PolicyError              a policy is not valid: whoever set it must mend it
 ├── SignatureError           an artifact is not signed as asked: whoever registers must sign it
 ├── UnknownRolloutError      there is no such rollout
+├── ShadowRefusedError       a shadow cannot be started, or brought to that state: whoever asks reads why
+├── UnknownShadowError       there is no such shadow
 ├── AuditBrokenError         the audit log was tampered with: whoever answers for it must act
 └── EmbeddedPostgresError    the PostgreSQL of the demo and the tests cannot run
 """
@@ -93,6 +95,14 @@ class SignatureError(GovernanceError):
 
 class UnknownRolloutError(GovernanceError):
     """Raised when a rollout does not exist."""
+
+
+class ShadowRefusedError(GovernanceError):
+    """Raised when a shadow cannot be started, or brought to a state. Nothing was changed."""
+
+
+class UnknownShadowError(GovernanceError):
+    """Raised when a shadow does not exist."""
 
 
 class AuditBrokenError(GovernanceError):
