@@ -4,7 +4,9 @@ ShadowError
 ├── RecordError            bytes are no live record: the dead-letter topic keeps them, with the reason
 ├── BrokerError            Kafka does not do what is asked: whoever configured it must act
 │   └── TopicError             a topic is missing, or cannot be made: make it, or set create_topics
-└── EmbeddedBrokerError    the broker of the demo and the tests cannot run
+├── EmbeddedBrokerError    the broker of the demo and the tests cannot run
+├── SummaryError           summaries of different versions meet: run one version on all shadow nodes
+└── ReportError            there is nothing to report on: the command was given a wrong name, or too early
 """
 
 from __future__ import annotations
@@ -28,3 +30,11 @@ class TopicError(BrokerError):
 
 class EmbeddedBrokerError(ShadowError):
     """Raised when the embedded broker is not installed or does not start."""
+
+
+class SummaryError(ShadowError):
+    """Raised when a summary was written by a version of Scorewire that keeps other summaries."""
+
+
+class ReportError(ShadowError):
+    """Raised when a report is asked of a shadow that is not there, or of two that cannot be compared."""
