@@ -5,6 +5,9 @@ ModelError
 ├── GoldenMismatchError    a bundle scores otherwise here than where it was made: do not use it here
 ├── ImportRefusedError     a model has a part that cannot be carried exactly: whoever trained it must act
 ├── DecisionError          decision rules cannot be used: whoever wrote them must act
+├── CodePackageError       a wheel is no code package (carries the `rule`): whoever built it must act
+├── LibraryError           a code package needs libraries that are not here: whoever runs the node acts
+├── InstallError           a code package cannot be installed on this host: full disk, no permission
 ├── SourceFileError        a file holds no model that can be loaded: whoever named it must act
 └── InputError             a row that the source library would refuse: the caller must mend it
 """
@@ -36,6 +39,30 @@ class DecisionError(ModelError):
     """Raised when decision rules are not valid; names the rule or key, and what is wrong with it."""
 
 
+class CodePackageError(ModelError):
+    """Raised when a wheel is no code package. Nothing of it was run.
+
+    Attributes:
+        rule: the short name of the rule that it breaks.
+    """
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{detail} ({rule})")
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the rule when the error crosses a process boundary (pickle)."""
+        return (_rebuild_code_error, (str(self), self.rule))
+
+
+class LibraryError(ModelError):
+    """Raised when a code package needs a library or a Python that is not here, or in another version."""
+
+
+class InstallError(ModelError):
+    """Raised when a code package cannot be installed on this host, with the disk's reason."""
+
+
 class InputError(ModelError):
     """Raised when a row is not what the model takes.
 
@@ -53,3 +80,9 @@ class InputError(ModelError):
     def __reduce__(self) -> tuple[object, ...]:
         """Keep field and rule when the error crosses a process boundary (pickle)."""
         return (type(self), (self.field, self.rule, self.detail))
+
+
+def _rebuild_code_error(message: str, rule: str) -> CodePackageError:
+    error = CodePackageError(rule, "")
+    error.args = (message,)
+    return error
