@@ -19,7 +19,7 @@ from governance.errors import InvalidArtifactError, UnknownArtifactError
 from governance.provenance import read_provenance
 from models.errors import ModelError
 
-Kind = Literal["bundle", "feature_spec", "decision_rules"]
+Kind = Literal["bundle", "feature_spec", "decision_rules", "code_package"]
 
 #: Which kind of artifact each stage of a pipeline takes.
 STAGES: Mapping[str, Kind] = {"features": "feature_spec", "model": "bundle", "decision": "decision_rules"}
@@ -90,7 +90,9 @@ def register(
 
 
 def kind_of(path: Path) -> Kind:
-    """Guess what a file is: a bundle, unless it is text; text with `rules` holds decision rules."""
+    """Guess what a file is: a wheel is a code package, text a feature spec or rules, all else a bundle."""
+    if path.suffix == ".whl":
+        return "code_package"
     if path.suffix not in (".toml", ".json"):
         return "bundle"
     try:
@@ -107,6 +109,7 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
         InvalidArtifactError: with the reason.
     """
     from models.bundle import open_bundle  # noqa: PLC0415 - numba is heavy, and few commands register
+    from models.code.package import open_package  # noqa: PLC0415
     from models.decision import load_decision  # noqa: PLC0415
     from models.spec import load_spec  # noqa: PLC0415
 
@@ -116,6 +119,8 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
         if kind == "decision_rules":
             rules = load_decision(path).file
             return {"rules": rules.name, "version": rules.version, "reasons": [r.reason for r in rules.rules]}
+        if kind == "code_package":
+            return open_package(path).describe()
         spec = load_spec(path)
     except ModelError as error:
         raise InvalidArtifactError(str(error)) from error

@@ -99,7 +99,10 @@ class _Commands:
     def register(
         self,
         file: Annotated[
-            Path, typer.Argument(help="A bundle, a feature spec (.toml, .json), or decision rules (.toml).")
+            Path,
+            typer.Argument(
+                help="A bundle, a feature spec (.toml, .json), decision rules (.toml), a code package (.whl)."
+            ),
         ],
         name: Annotated[
             str | None, typer.Option(help="What people call it.", show_default="the file's")

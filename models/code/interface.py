@@ -28,9 +28,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from models.decision import Outcome
+from models.spec_schema import Storage
 
 Stage = Literal["features", "model", "decision"]
-Store = Literal["keep", "hash", "drop"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=65536)]
 Reason = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -47,7 +47,7 @@ class _Strict(BaseModel):
 class FieldStorage(_Strict):
     """What is stored of a field of a transaction."""
 
-    store: Store = "keep"
+    store: Storage = "keep"
 
 
 class GoldenFeatures(_Strict):
@@ -95,7 +95,7 @@ class FeaturesInterface(_Strict):
     golden: Annotated[tuple[GoldenFeatures, ...], _GOLDEN]
 
     @property
-    def storage(self) -> Mapping[str, Store]:
+    def storage(self) -> Mapping[str, Storage]:
         """The fields that are not kept as they are."""
         return {name: field.store for name, field in self.fields.items() if field.store != "keep"}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -59,6 +59,20 @@ class CodePackage:
     def stage(self) -> Stage:
         """The stage that it can stand for."""
         return self.interface.stage
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it says of itself, ready for JSON; golden values are counted and not told."""
+        declared = self.interface.model_dump(mode="json", exclude={"golden"}, exclude_defaults=True)
+        return {
+            "stage": self.stage,
+            "package": self.name,
+            "version": self.version,
+            "entry_point": f"{self.module}:{self.object}",
+            "requires": [str(one) for one in self.requires],
+            "requires_python": str(self.requires_python),
+            "golden": len(self.interface.golden),
+            **{("feature_names" if name == "features" else name): value for name, value in declared.items()},
+        }
 
 
 def open_package(path: Path | str) -> CodePackage:

@@ -11,11 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from governance.artifacts import CHUNK_BYTES, chunks, find, register
+from governance.artifacts import CHUNK_BYTES, chunks, find, kind_of, register
 from governance.cache import ArtifactCache
 from governance.database import Connection, connect
 from governance.errors import CacheError, InvalidArtifactError, UnknownArtifactError
+from governance.releases import write_release
 from tests.governance.conftest import SPEC
+from tests.models.code.wheels import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,3 +169,31 @@ def test_a_disk_without_room_is_named_and_nothing_half_is_left(
     assert "CacheError" in said
     assert os.strerror(27) in said  # EFBIG, as a full disk would say ENOSPC
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_code_package_is_registered_unread_by_python_with_what_it_declares(
+    connection: Connection, tmp_path: Path
+) -> None:
+    marker = tmp_path / "was-run"
+    source = f"open({str(marker)!r}, 'w')\n"
+    wheel = build(tmp_path, source)
+    assert kind_of(wheel) == "code_package"
+    found = register(connection, wheel, kind="code_package", name="code", by="ann")
+    assert not marker.exists()
+    assert found.provenance["stage"] == "features"
+    assert found.provenance["feature_names"] == ["double", "one"]
+    assert (found.provenance["package"], found.provenance["version"]) == ("pack", "1.0")
+    wheel.write_bytes(b"no zip")
+    with pytest.raises(InvalidArtifactError, match="no wheel"):
+        register(connection, wheel, kind="code_package", name="code", by="ann")
+
+
+def test_the_database_lets_no_stage_hold_what_cannot_stand_for_it(
+    connection: Connection, tmp_path: Path
+) -> None:
+    digest = register(connection, build(tmp_path), kind="code_package", name="code", by="ann").digest
+    connection.execute("INSERT INTO environment (name) VALUES ('qa')")
+    write_release(connection, "qa", {"champion": {"features": digest}}, "ann", "")
+    for stage in ("model", "decision"):
+        with pytest.raises(psycopg.errors.RaiseException, match=f"stage {stage} cannot be a code_package"):
+            write_release(connection, "qa", {"champion": {stage: digest}}, "ann", "")

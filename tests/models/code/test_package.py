@@ -98,9 +98,7 @@ def changed(**files: bytes | None) -> dict[str, bytes]:
             "no module pock",
         ),
         (
-            {
-                f"{INFO}/entry_points.txt": b"[scorewire.features]\nx = a:b\n[scorewire.model]\ny = pack:y\n"
-            },
+            {f"{INFO}/entry_points.txt": b"[scorewire.features]\nx = a:b\n[scorewire.model]\ny = pack:y\n"},
             "entry_point",
             "scorewire.model: pack:y",
         ),
