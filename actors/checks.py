@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from actors.errors import LatencyError, MemoryBudgetError, PipelineMismatchError
+from actors.evaluation import NamedModel, owner
 from models.forest import Forest
 from models.spec import FeatureSpec
 
@@ -51,25 +52,42 @@ def check_memory(held: Iterable[int], coming: int, budget: int | None) -> None:
         )
 
 
-def check_latency(forest: Forest, limit_us: float | None) -> float:
-    """Refuse a model that is slower on this node than its environment's policy allows.
+def check_outputs(models: Sequence[NamedModel]) -> None:
+    """Refuse a pipeline in which an output's name does not tell whose it is.
+
+    Raises:
+        PipelineMismatchError: the model without a name has an output that looks like one of another's.
+    """
+    names = [model.name for model in models]
+    for model in models:
+        for output in model.outputs:
+            if owner(output, names) != model.name:
+                other = owner(output, names)
+                raise PipelineMismatchError(
+                    f"the model's output {output!r} would be taken for one of model {other!r}: promote that "
+                    "under another name"
+                )
+
+
+def check_latency(forests: Sequence[Forest], limit_us: float | None) -> float:
+    """Refuse models that are slower on this node than their environment's policy allows.
 
     Args:
-        forest: warm.
-        limit_us: what the median of single rows may take; None for no limit.
+        forests: all models of a pipeline, warm.
+        limit_us: what the median of single rows may take, with all of them; None for no limit.
 
     Returns:
-        the median in microseconds, over rows of the bundle's own.
+        the median in microseconds, over rows of the bundles' own.
 
     Raises:
         LatencyError: with the figures.
     """
-    rows = forest.bundle.golden.x
     taken = []
     for number in range(_SMOKE_ROWS):
-        row = rows[number % len(rows)][None, :]
+        rows = [forest.bundle.golden.x[number % len(forest.bundle.golden.x)][None, :] for forest in forests]
         began = time.perf_counter_ns()
-        forest.predict(row)
+        for forest, row in zip(forests, rows, strict=True):
+            forest.predict(row)
         taken.append(time.perf_counter_ns() - began)
     median = float(np.median(taken)) / 1e3
     if limit_us is not None and median > limit_us:

@@ -10,24 +10,16 @@ from typing import Any
 
 import psycopg
 
-from actors.checks import check_fit, check_latency, check_memory
 from actors.child import Child
 from actors.config import Settings
+from actors.loading import PipelineLoader
 from actors.state import Loaded
-from governance.cache import ArtifactCache
+from governance.artifacts import split_stage
 from governance.database import connect
 from governance.policy import policy_of
-from governance.releases import Release
-from governance.signing import check_signed
-from models.bundle import open_bundle
-from models.decision import load_decision
-from models.forest import Forest
-from models.spec import load_spec
+from governance.releases import CHAMPION, Release
 
 logger = logging.getLogger(__name__)
-
-#: The slot that nodes serve.
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +73,9 @@ class LoaderActor(Child):
     ) -> None:
         super().__init__()
         self._dsn = dsn
-        self._cache = ArtifactCache(cache)
+        self._pipelines = PipelineLoader(cache, settings)
         self._scores = scores
-        self._settings = settings.scorer
-        self._trusted = settings.trusted
         self._report = report
-        # Releases share artifacts: a model that stays is not mapped, checked and warmed a second time.
-        self._forests: dict[str, Forest] = {}
 
     def on_receive(self, message: Any) -> Any:
         """Load a release and report the outcome; leave all else to the base."""
@@ -106,42 +94,22 @@ class LoaderActor(Child):
 
     def _load(self, release: Release) -> Loaded:
         stages = dict(release.slots[CHAMPION].stages)
+        only = {stage for stage in stages if _is_needed(stage, scores=self._scores)}
         with connect(self._dsn) as connection:
-            if self._trusted:
-                for digest in stages.values():
-                    check_signed(connection, digest, self._trusted)
             policy = policy_of(connection, release.environment)
-            spec = load_spec(self._cache.fetch(connection, stages["features"]))
-            forest = self._forest(connection, stages["model"]) if self._scores else None
-            wanted = None if self._scores else stages.get("decision")
-            rules = load_decision(self._cache.fetch(connection, wanted)) if wanted else None
-        if forest is not None:
-            check_fit(spec, forest)
-            median_us = check_latency(forest, policy.latency_us)
-            logger.info("release %d takes %.1f us a row here", release.number, median_us)
+            found = self._pipelines.load(connection, stages, only=only, latency_us=policy.latency_us)
         logger.info("release %d of %s is prepared", release.number, release.environment)
-        return Loaded(release.number, release.environment, stages, spec, forest, rules)
-
-    def _forest(self, connection: psycopg.Connection[Any], digest: str) -> Forest:
-        known = self._forests.get(digest)
-        if known is not None:
-            return known
-        # The cache has verified the digest in this very read; the structure is checked here.
-        path = self._cache.fetch(connection, digest)
-        held = (forest.bundle.size for forest in self._forests.values())
-        check_memory(held, path.stat().st_size, self._settings.models_bytes)
-        forest = Forest(open_bundle(path, pages=self._settings.pages))
-        forest.check_golden()
-        forest.warm()
-        huge, size = forest.bundle.huge, forest.bundle.size
-        logger.info(
-            "model %s is mapped (%s): %d of %d bytes in huge pages", digest, self._settings.pages, huge, size
+        return Loaded(
+            found.specs,
+            found.models,
+            found.rules,
+            release=release.number,
+            environment=release.environment,
+            pipeline=stages,
         )
-        self._forests[digest] = forest
-        while len(self._forests) > _FORESTS_KEPT:
-            del self._forests[next(iter(self._forests))]
-        return forest
 
 
-#: Current, previous and coming: more are never in use at once.
-_FORESTS_KEPT = 3
+def _is_needed(stage: str, *, scores: bool) -> bool:
+    """Say whether a node needs a stage: scorers the models, preprocessors the rules, both the features."""
+    base, _ = split_stage(stage)
+    return base == "features" or scores == (base == "model")

@@ -9,6 +9,7 @@ from typing import Any
 
 import zmq
 
+from actors.evaluation import FEATURES
 from actors.serving import ServingActor
 from actors.state import Loaded, NodeState
 from models.spec import TransactionError
@@ -102,13 +103,14 @@ class PreprocessorActor(ServingActor):
             raise ProtocolError(why, field="transaction", rule="type")
         loaded = self._stamp(body.get("release"), transaction)
         try:
-            vector = loaded.spec.vector(transaction)
+            vectors = loaded.vectors(transaction)
         except TransactionError as error:
             raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
         call = _Call(self, request, loaded, id_, transaction)
-        message = wire.pack_body({"release": loaded.release, "vector": vector.astype("<f4").tobytes()})
+        sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
+        message = wire.pack_body({"release": loaded.release, **sent})
         self._in_flight += 1
         self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
 
@@ -185,10 +187,9 @@ class _Call:
         return pack_answer(Answer(self.id, body["scores"], trace, decision))
 
     def decide(self, scores: Mapping[str, float]) -> Decision | None:
-        rules = self.loaded.rules
-        if rules is None:
+        found = self.loaded.decide(scores, self.transaction)
+        if found is None:
             return None
-        found = rules.decide(scores, self.transaction)
         self.actor.rule_errors += found.errors
         return Decision(found.outcome, found.reasons)
 

@@ -6,12 +6,10 @@ import logging
 import time
 from collections import defaultdict
 
-import numpy as np
-
+from actors.evaluation import FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Loaded
 from models.errors import InputError
-from models.forest import Forest
 from transport.client import wire
 from transport.client.errors import (
     ProtocolError,
@@ -23,8 +21,6 @@ from transport.client.wire import Kind
 from transport.listener import Request
 
 logger = logging.getLogger(__name__)
-
-_VECTOR_DTYPE = np.dtype("<f4")
 
 
 class ScorerActor(ServingActor):
@@ -39,11 +35,11 @@ class ScorerActor(ServingActor):
         elsewhere at once, and then this actor, so that its supervisor starts a clean one. It stops to listen
         there and then: a request that came to a dying actor would count one more failure against itself.
         """
-        by_release: dict[int, list[tuple[Request, bytes]]] = defaultdict(list)
+        by_release: dict[int, list[tuple[Request, Vectors]]] = defaultdict(list)
         for request in self.listener.drop_late(requests):
             try:
                 body = wire.unpack_body(request.frame)
-                by_release[_release(body)].append((request, _vector(body)))
+                by_release[_release(body)].append((request, _vectors(body)))
             except ScorewireError as error:
                 self.listener.refuse(request, error)
         for number, rows in by_release.items():
@@ -55,9 +51,9 @@ class ScorerActor(ServingActor):
                 self.listener.close()
                 raise
 
-    def _score_release(self, number: int, rows: list[tuple[Request, bytes]]) -> None:
+    def _score_release(self, number: int, rows: list[tuple[Request, Vectors]]) -> None:
         loaded = self.state.holdings.releases.get(number)
-        if loaded is None or loaded.forest is None:
+        if loaded is None:
             held = sorted(self.state.holdings.releases)
             error = UnknownReleaseError(
                 f"scorer {self.state.node_id} holds the releases {held}, not {number}"
@@ -65,50 +61,37 @@ class ScorerActor(ServingActor):
             for request, _ in rows:
                 self.listener.refuse(request, error)
             return
-        width = _VECTOR_DTYPE.itemsize * loaded.spec.n_features
         fitting = []
-        for request, vector in rows:
-            if len(vector) == width:
-                fitting.append((request, vector))
+        for request, vectors in rows:
+            try:
+                _check_widths(loaded, vectors)
+            except ProtocolError as misfit:
+                self.listener.refuse(request, misfit)
             else:
-                detail = f"release {number} takes {width} bytes of float32, got {len(vector)}"
-                self.listener.refuse(request, ProtocolError(detail, field="vector", rule="length"))
+                fitting.append((request, vectors))
         if fitting:
-            self._score(loaded, loaded.forest, fitting)
+            self._score(loaded, fitting)
 
-    def _score(self, loaded: Loaded, forest: Forest, rows: list[tuple[Request, bytes]]) -> None:
+    def _score(self, loaded: Loaded, rows: list[tuple[Request, Vectors]]) -> None:
         began = time.perf_counter_ns()
-        # frombuffer over joined rows: one copy, and the row is aligned for the kernel.
-        x = np.frombuffer(b"".join(vector for _, vector in rows), _VECTOR_DTYPE)
         try:
-            scores = forest.predict(x.reshape(len(rows), loaded.spec.n_features))
+            scores = loaded.score(loaded.rows([vectors for _, vectors in rows]))
         except InputError as error:
-            self._refuse_rows(loaded, forest, rows, error)
+            self._refuse_rows(loaded, rows, error)
             return
         kernel_us = (time.perf_counter_ns() - began) // 1000
-        names = forest.bundle.meta.outputs
-        for (request, _), row in zip(rows, scores.tolist(), strict=True):
-            answer = {
-                "scores": dict(zip(names, row, strict=True)),
-                "node": self.state.node_id,
-                "kernel_us": kernel_us,
-            }
+        for (request, _), found in zip(rows, scores, strict=True):
+            answer = {"scores": found, "node": self.state.node_id, "kernel_us": kernel_us}
             self.listener.answer(request, wire.pack_body(answer))
 
-    def _refuse_rows(
-        self,
-        loaded: Loaded,
-        forest: Forest,
-        rows: list[tuple[Request, bytes]],
-        error: InputError,
-    ) -> None:
-        """Refuse the one row of a batch that the model cannot take, and score the others alone."""
+    def _refuse_rows(self, loaded: Loaded, rows: list[tuple[Request, Vectors]], error: InputError) -> None:
+        """Refuse the one row of a batch that a model cannot take, and score the others alone."""
         if len(rows) == 1:
             refusal = TransactionRefusedError(str(error), field=error.field, rule=error.rule)
             self.listener.refuse(rows[0][0], refusal)
             return
         for row in rows:
-            self._score(loaded, forest, [row])
+            self._score(loaded, [row])
 
 
 def _release(body: dict[str, object]) -> int:
@@ -118,8 +101,23 @@ def _release(body: dict[str, object]) -> int:
     return number
 
 
-def _vector(body: dict[str, object]) -> bytes:
+def _vectors(body: dict[str, object]) -> Vectors:
+    """Return features stage to vector: `vector` is that of the stage `features`, `vectors` has all."""
     vector = body.get("vector")
-    if not isinstance(vector, bytes):
-        raise ProtocolError("a vector is raw little-endian float32", field="vector", rule="type")
-    return vector
+    if isinstance(vector, bytes):
+        return {FEATURES: vector}
+    vectors = body.get("vectors")
+    if not isinstance(vectors, dict) or not all(isinstance(one, bytes) for one in vectors.values()):
+        field = "vector" if vectors is None else "vectors"
+        raise ProtocolError("a vector is raw little-endian float32", field=field, rule="type")
+    return vectors
+
+
+def _check_widths(loaded: Loaded, vectors: Vectors) -> None:
+    for stage in loaded.specs:
+        width, found = loaded.width(stage), vectors.get(stage)
+        if found is None or len(found) != width:
+            got = "got none" if found is None else f"got {len(found)}"
+            detail = f"release {loaded.release} takes {width} bytes of float32 for {stage}, {got}"
+            field = "vector" if len(loaded.specs) == 1 else "vectors"
+            raise ProtocolError(detail, field=field, rule="length")

@@ -12,30 +12,22 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
 
-from models.decision import DecisionRules
-from models.forest import Forest
-from models.spec import FeatureSpec
+from actors.evaluation import Evaluator
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A release made ready for use on this node.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Evaluator):
+    """A release made ready for use on this node: what evaluates by it, as far as this node does.
 
     Attributes:
         release: its number.
         environment: the environment that it belongs to.
         pipeline: stage to the sha256 of its artifact (the champion's).
-        spec: its feature spec.
-        forest: its model, golden vectors scored again; None on nodes that score nothing.
-        rules: its decision rules; None where its pipeline has none, and on nodes that decide nothing.
     """
 
     release: int
     environment: str
     pipeline: Mapping[str, str]
-    spec: FeatureSpec
-    forest: Forest | None
-    rules: DecisionRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,20 @@ from psycopg.types.json import Jsonb
 
 from governance.audit import acting
 from governance.database import Connection
-from governance.errors import InvalidArtifactError, UnknownArtifactError
+from governance.errors import InvalidArtifactError, UnknownArtifactError, UnknownStageError
 from governance.provenance import read_provenance
 from models.errors import ModelError
 
 Kind = Literal["bundle", "feature_spec", "decision_rules", "code_package"]
 
-#: Which kind of artifact each stage of a pipeline takes.
-STAGES: Mapping[str, Kind] = {"features": "feature_spec", "model": "bundle", "decision": "decision_rules"}
+#: Which kinds of artifacts a stage takes, with or without the name of a score.
+_KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "features": ("feature_spec",),
+    "model": ("bundle",),
+    "decision": ("decision_rules",),
+}
+#: A stage, with the name of its score where that is not the one without a name.
+_STAGE = re.compile(r"(decision|features|model)|(features|model):([a-z][a-z0-9_]{0,30})")
 #: The stages that no pipeline can do without.
 NEEDED_STAGES = ("features", "model")
 CHUNK_BYTES = 1 << 20
@@ -127,14 +134,16 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
     return {"spec": spec.name, "version": spec.version, "feature_names": list(spec.feature_names)}
 
 
-def find_any(connection: Connection, wanted: str) -> Artifact:
-    """Return an artifact of any kind, as find does.
+def find_any(connection: Connection, wanted: str, kinds: tuple[Kind, ...] = get_args(Kind)) -> Artifact:
+    """Return an artifact of one of some kinds, as find does.
 
     Raises:
         UnknownArtifactError: nothing fits, or artifacts of several kinds do.
     """
+    if len(kinds) == 1:
+        return find(connection, wanted, kinds[0])
     found = []
-    for kind in get_args(Kind):
+    for kind in kinds:
         with contextlib.suppress(UnknownArtifactError):
             found.append(find(connection, wanted, kind))
     if len(found) != 1:
@@ -180,6 +189,31 @@ def chunks(connection: Connection, digest: str) -> Iterator[bytes]:
         number += 1
     if not number:
         raise UnknownArtifactError(f"no artifact {digest} is registered")
+
+
+def split_stage(stage: str) -> tuple[str, str]:
+    """Split a stage into what it does and the name of its score; "" where it has none.
+
+    Raises:
+        UnknownStageError: it is none.
+    """
+    found = _STAGE.fullmatch(stage)
+    if found is None:
+        raise UnknownStageError(
+            f"there is no stage {stage!r}: a pipeline has features, model, decision, and for each further "
+            "score model:NAME and perhaps features:NAME"
+        )
+    plain, base, name = found.groups()
+    return (base, name) if name else (plain, "")
+
+
+def kind_of_stage(stage: str) -> tuple[Kind, ...]:
+    """Return the kinds of artifacts that a stage takes.
+
+    Raises:
+        UnknownStageError: it is none.
+    """
+    return _KINDS[split_stage(stage)[0]]
 
 
 def _digest(path: Path) -> tuple[str, int]:

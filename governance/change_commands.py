@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -65,9 +66,18 @@ class _ChangeCommands:
 
     def promote(
         self,
-        model: Annotated[str | None, typer.Option(help="A bundle: digest, its beginning, or name.")] = None,
-        features: Annotated[str | None, typer.Option(help="A feature spec: the same.")] = None,
+        model: Annotated[
+            list[str] | None,
+            typer.Option(help="A bundle: digest, its beginning, or name. SCORE=BUNDLE for a further score."),
+        ] = None,
+        features: Annotated[
+            list[str] | None,
+            typer.Option(help="A feature spec: the same. SCORE=SPEC where a score has its own."),
+        ] = None,
         decision: Annotated[str | None, typer.Option(help="Decision rules: the same.")] = None,
+        drop: Annotated[
+            list[str] | None, typer.Option(help="A stage to do without: decision, model:SCORE, ...")
+        ] = None,
         slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
         comment: Annotated[str, typer.Option(help="Why.")] = "",
         deadline: Annotated[
@@ -89,10 +99,7 @@ class _ChangeCommands:
         Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
         changes, the exit code is 1, and the reason is printed and kept.
         """
-        named = {"model": model, "features": features, "decision": decision}
-        stages = {stage: wanted for stage, wanted in named.items() if wanted}
-        if not stages:
-            fail("name what to promote: --model, --features, --decision, or more of them")
+        stages = _stages(model or [], features or [], decision, drop or [])
         with connected(self._locate, config) as (connection, environment):
             try:
                 rollout = promote(
@@ -230,6 +237,29 @@ class _ChangeCommands:
         say({"digest": found.digest, "serves_in": serving}, sentence, as_json=as_json)
 
 
+def _stages(
+    model: list[str], features: list[str], decision: str | None, drop: list[str]
+) -> dict[str, str | None]:
+    """Return stage to what was named for it; `SCORE=X` names X for a score."""
+    pairs: list[tuple[str, str | None]] = [(stage, None) for stage in drop]
+    for base, given in (("model", model), ("features", features)):
+        for one in given:
+            score = _SCORE.match(one)
+            pairs.append((f"{base}:{score[1]}", one[score.end() :]) if score else (base, one))
+    if decision:
+        pairs.append(("decision", decision))
+    if not pairs:
+        fail("name what to promote: --model, --features, --decision, or more of them")
+    stages = dict(pairs)
+    if len(stages) < len(pairs):
+        fail("each stage can be named once: --model NAME is one, and --model SCORE=NAME one for each score")
+    return stages
+
+
+#: The score that an artifact is named for.
+_SCORE = re.compile(r"([a-z][a-z0-9_]{0,30})=")
+
+
 def follow(connection: Connection, rollout: Rollout, *, as_json: bool, timeout_s: float = PREPARE_S) -> None:
     """Wait until a rollout is over, say how it ended, and end the command with 1 if nothing changed."""
     with Console(stderr=True).status(f"release {rollout.release.number}: nodes prepare it"):
@@ -268,7 +298,9 @@ def _missing(proposal: Proposal) -> str:
 
 
 def _proposal_row(proposal: Proposal) -> tuple[str, ...]:
-    stages = "\n".join(f"{stage} {digest[:12]}" for stage, digest in proposal.stages.items())
+    stages = "\n".join(
+        f"{stage} {digest[:12] if digest else 'dropped'}" for stage, digest in proposal.stages.items()
+    )
     given = "\n".join(
         f"{person} ({word['role']}) {'approves' if word['approves'] else 'rejects'} {word['comment']}"
         for person, word in proposal.approvals.items()

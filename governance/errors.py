@@ -7,6 +7,7 @@ GovernanceError
 ├── CacheError               an artifact cannot be kept on this host: full disk, no permission
 ├── PromotionRefusedError    a promotion breaks a rule: the promoter reads which
 │   ├── RolloutInProgressError   another rollout is under way: wait for it
+│   ├── UnknownStageError        a pipeline has no such stage: the promoter names another
 │   ├── FrozenError              the environment is frozen: ask whoever froze it
 │   └── GateError                gates of the policy do not let it through: names them with their figures
 ├── ApprovalNeededError      a promotion waits for people: ask them
@@ -51,6 +52,10 @@ class PromotionRefusedError(GovernanceError):
 
 class RolloutInProgressError(PromotionRefusedError):
     """Raised when the environment has a rollout under way. Wait for it, or for its deadline."""
+
+
+class UnknownStageError(PromotionRefusedError):
+    """Raised when a pipeline has no stage of that name; says which there are."""
 
 
 class FrozenError(PromotionRefusedError):

@@ -9,8 +9,9 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from governance.artifacts import split_stage
 from governance.database import Connection
-from governance.policy import Policy
+from governance.policy import Bound, Policy
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,28 @@ def _verdicts(
         yield _after(connection, environment, slot, pipeline)
     if policy.signed:
         yield _signed(connection, pipeline)
-    model = _provenance(connection, pipeline["model"])
+    models = {
+        name: _provenance(connection, digest)
+        for (base, name), digest in ((split_stage(stage), digest) for stage, digest in pipeline.items())
+        if base == "model"
+    }
     if policy.max_age_days is not None:
-        yield _fresh(model.get("trained_at", ""), policy.max_age_days, now)
-    for name, bound in policy.metrics.items():
-        found = model.get("metrics", {}).get(name)
-        known = isinstance(found, int | float)
-        passed = known and (bound.min is None or found >= bound.min)
-        passed = passed and (bound.max is None or found <= bound.max)
-        asked = " and ".join(
-            f"{word} {value}"
-            for word, value in (("at least", bound.min), ("at most", bound.max))
-            if value is not None
-        )
-        said = f"is {found}" if known else "is not in its provenance (register --metric)"
-        yield Verdict(f"metrics.{name}", passed, f"{name} {said}, asked is {asked}")
+        for name, facts in sorted(models.items()):
+            yield _fresh(name, facts.get("trained_at", ""), policy.max_age_days, now)
+    for metric, bound in policy.metrics.items():
+        yield _metric(metric, bound, models)
+
+
+def _metric(metric: str, bound: Bound, models: Mapping[str, Mapping[str, Any]]) -> Verdict:
+    """Judge a metric of the model without a name, or `NAME.METRIC` of one that has a name."""
+    name, dot, own = metric.partition(".")
+    facts = models[name] if dot and name in models else models[""]
+    found = facts.get("metrics", {}).get(own if dot and name in models else metric)
+    known = isinstance(found, int | float)
+    said = f"is {found}" if known else "is not in its provenance (register --metric)"
+    return Verdict(
+        f"metrics.{metric}", known and bound.holds(found), f"{metric} {said}, asked is {bound.said()}"
+    )
 
 
 def _now(connection: Connection) -> datetime:
@@ -102,15 +110,16 @@ def _signed(connection: Connection, pipeline: Mapping[str, str]) -> Verdict:
     return Verdict("signed", not without, detail)
 
 
-def _fresh(trained_at: str, max_age_days: float, now: datetime) -> Verdict:
+def _fresh(name: str, trained_at: str, max_age_days: float, now: datetime) -> Verdict:
+    model = f"model:{name}" if name else "model"
     try:
         trained = datetime.fromisoformat(trained_at)
     except ValueError:
-        detail = "the bundle does not say when it was trained (model import --trained-at)"
+        detail = f"the bundle of {model} does not say when it was trained (model import --trained-at)"
         return Verdict("max_age_days", False, detail)
     trained = trained if trained.tzinfo else trained.replace(tzinfo=UTC)
     age = (now - trained).total_seconds() / 86400
-    detail = f"it was trained {age:.1f} days ago, at most {max_age_days:g} are asked"
+    detail = f"{model} was trained {age:.1f} days ago, at most {max_age_days:g} are asked"
     return Verdict("max_age_days", 0 <= age <= max_age_days, detail)
 
 

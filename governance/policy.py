@@ -62,6 +62,15 @@ class Bound(BaseModel):
     min: float | None = None
     max: float | None = None
 
+    def holds(self, value: float) -> bool:
+        """Say whether a value lies in it; NaN lies in none."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def said(self) -> str:
+        """Say it to a person."""
+        bounds = (("at least", self.min), ("at most", self.max))
+        return " and ".join(f"{word} {value}" for word, value in bounds if value is not None) or "anything"
+
 
 class Policy(BaseModel):
     """What an environment asks of a promotion.
@@ -73,7 +82,7 @@ class Policy(BaseModel):
         windows: when; empty means at any time.
         signed: whether each artifact must bear a signature by some key; which keys count, nodes are told.
         max_age_days: how old a model's training may be.
-        metrics: bounds for what the model's provenance says of it.
+        metrics: bounds for what the model's provenance says of it; `NAME.METRIC` for a model with a name.
         latency_us: how long a node's median single row may take in its smoke test.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import psycopg
 from psycopg.types.json import Jsonb
 
-from governance.artifacts import NEEDED_STAGES, STAGES, find
+from governance.artifacts import NEEDED_STAGES, find_any, kind_of_stage, split_stage
 from governance.audit import acting
 from governance.canary import Canary
 from governance.database import Connection
@@ -34,7 +34,7 @@ def promote(
     connection: Connection,
     *,
     environment: str,
-    stages: Mapping[str, str],
+    stages: Mapping[str, str | None],
     by: str,
     slot: str = CHAMPION,
     comment: str = "",
@@ -46,8 +46,8 @@ def promote(
     Args:
         connection: to the database.
         environment: where; made at its first promotion.
-        stages: stage to artifact (a digest, its beginning, or a name's newest version); the slot's other
-            stages, and all other slots, stay as they are.
+        stages: stage to artifact (a digest, its beginning, or a name's newest version), or to None, which
+            takes the stage out; the slot's other stages, and all other slots, stay as they are.
         by: who promotes.
         slot: which slot.
         comment: why.
@@ -129,7 +129,9 @@ def decide(
         return proposal(connection, proposal_id)
 
 
-def _pass_gates(connection: Connection, environment: str, slot: str, stages: Mapping[str, str]) -> Policy:
+def _pass_gates(
+    connection: Connection, environment: str, slot: str, stages: Mapping[str, str | None]
+) -> Policy:
     """Hold the environment, and see that it takes the promotion now.
 
     Whoever promotes holds it, so that releases count up without a gap or a fork.
@@ -148,25 +150,40 @@ def _pass_gates(connection: Connection, environment: str, slot: str, stages: Map
 
 
 def _slots(
-    connection: Connection, environment: str, slot: str, stages: Mapping[str, str]
+    connection: Connection, environment: str, slot: str, stages: Mapping[str, str | None]
 ) -> dict[str, dict[str, str]]:
     """Return what all slots would hold."""
     base = current_release(connection, environment)
     slots = {name: dict(pipeline.stages) for name, pipeline in base.slots.items()} if base else {}
-    slots[slot] = {**slots.get(slot, {}), **stages}
-    missing = [stage for stage in NEEDED_STAGES if stage not in slots[slot]]
-    if missing:
-        raise PromotionRefusedError(
-            f"slot {slot} of {environment} would have nothing for {', '.join(missing)}: name it as well",
-        )
+    slots[slot] = _pipeline(slots.get(slot, {}), stages, f"slot {slot} of {environment}")
     return slots
+
+
+def _pipeline(held: Mapping[str, str], stages: Mapping[str, str | None], where: str) -> dict[str, str]:
+    """Return what a slot would hold. Features of a score go with the model that takes them."""
+    for stage, digest in stages.items():
+        if digest is None and stage not in held:
+            raise PromotionRefusedError(f"{where} has no stage {stage} to drop: see `run.py releases`")
+    found = {stage: digest for stage, digest in {**held, **stages}.items() if digest is not None}
+    for stage in list(found):
+        base, name = split_stage(stage)
+        if base == "features" and name and f"model:{name}" not in found:
+            if stages.get(stage):
+                raise PromotionRefusedError(
+                    f"{where} would have {stage}, and no model:{name} that takes them"
+                )
+            del found[stage]
+    missing = [stage for stage in NEEDED_STAGES if stage not in found]
+    if missing:
+        raise PromotionRefusedError(f"{where} would have nothing for {', '.join(missing)}: name it as well")
+    return found
 
 
 def _release(
     connection: Connection,
     environment: str,
     slot: str,
-    stages: Mapping[str, str],
+    stages: Mapping[str, str | None],
     by: str,
     comment: str,
     prepare_s: float,
@@ -204,22 +221,21 @@ def _refuse_a_second(connection: Connection, environment: str) -> None:
         )
 
 
-def _resolve(connection: Connection, stages: Mapping[str, str]) -> dict[str, str]:
-    found = {}
+def _resolve(connection: Connection, stages: Mapping[str, str | None]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
     for stage, wanted in stages.items():
-        if stage not in STAGES:
-            raise PromotionRefusedError(f"there is no stage {stage!r}: a pipeline has {', '.join(STAGES)}")
+        kinds = kind_of_stage(stage)
         try:
-            found[stage] = find(connection, wanted, STAGES[stage]).digest
+            found[stage] = find_any(connection, wanted, kinds).digest if wanted is not None else None
         except UnknownArtifactError as error:
             raise PromotionRefusedError(f"stage {stage}: {error}") from error
     return found
 
 
-def _refuse_retired(connection: Connection, stages: Mapping[str, str]) -> None:
+def _refuse_retired(connection: Connection, stages: Mapping[str, str | None]) -> None:
     row = connection.execute(
         "SELECT r.*, a.name FROM retirement r JOIN artifact a USING (digest) WHERE digest = ANY (%s) LIMIT 1",
-        (list(stages.values()),),
+        ([digest for digest in stages.values() if digest],),
     ).fetchone()
     if row:
         raise PromotionRefusedError(

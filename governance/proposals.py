@@ -21,7 +21,8 @@ class Proposal:
         id: its number.
         environment: where.
         slot: which slot.
-        stages: stage to digest, of what was named; the rest stays as it is when it is released.
+        stages: stage to digest, of what was named, or to None where it is dropped; the rest stays as it is
+            when it is released.
         proposed_by: who promotes.
         proposed_at: when.
         comment: why.
@@ -38,7 +39,7 @@ class Proposal:
     id: int
     environment: str
     slot: str
-    stages: Mapping[str, str]
+    stages: Mapping[str, str | None]
     proposed_by: str
     proposed_at: datetime
     comment: str

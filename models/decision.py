@@ -1,7 +1,7 @@
 """Decision rules: from scores and fields to approve, review or decline, with reason codes.
 
 Rules are expressions of the Common Expression Language (CEL), which has no loops here, no side effects and
-no access to anything but what it is given: `tx`, the transaction's fields; `scores`, the model's outputs by
+no access to anything but what it is given: `tx`, the transaction's fields; `scores`, the models' outputs by
 name; and `score`, the last of them. https://github.com/google/cel-spec
 """
 

@@ -80,11 +80,19 @@ class System:
         return "".join(f.read_text() for f in sorted(self.settings.logs.glob(f"{node}*")))
 
 
-def start_system(directory: Path, postgres: EmbeddedPostgres, *, preprocessors: int, scorers: int) -> System:
+def start_system(
+    directory: Path,
+    postgres: EmbeddedPostgres,
+    *,
+    preprocessors: int,
+    scorers: int,
+    environment: str = "test",
+) -> System:
     """Write a configuration and start its nodes."""
+    directory.mkdir(exist_ok=True)
     file = directory / "scorewire.toml"
     text = {
-        "environment": "test",
+        "environment": environment,
         "dsn": postgres.dsn,
         "cache": str(directory / "cache"),
         "logs": str(directory / "logs"),

@@ -177,6 +177,24 @@ def test_a_canary_is_started_grown_and_finished_or_stopped(invoke: Run, tmp_path
     assert "has no canary" in invoke("canary", "set", 5, code=2).stderr
 
 
+@pytest.mark.usefixtures("model")
+def test_further_scores_are_promoted_by_name_and_dropped(invoke: Run, tmp_path: Path) -> None:
+    invoke("register", tmp_path / "spec.toml", "--name", "payments")
+    plain = ("promote", "--model", "fraud", "--features", "payments", "--json")
+    invoke(*plain, "--model", "ato=fraud", "--features", "ato=payments", "--model", "mule=fraud")
+    stages = told(invoke("status", "--json"))["release"]["slots"]["champion"]["stages"]
+    assert set(stages) == {"model", "features", "model:ato", "features:ato", "model:mule"}
+    invoke("promote", "--drop", "model:ato", "--drop", "model:mule", "--json")
+    stages = told(invoke("status", "--json"))["release"]["slots"]["champion"]["stages"]
+    assert set(stages) == {"model", "features"}
+    for wrong, says in (
+        (("--model", "fraud", "--model", "fraud"), "each stage can be named once"),
+        (("--drop", "model:ato"), "no stage model:ato to drop"),
+        (("--drop", "score"), "no stage 'score'"),
+    ):
+        assert says in " ".join(invoke("promote", *wrong, code=2).stderr.split())
+
+
 def test_nobody_approves_their_own_proposal(invoke: Run, model: str, tmp_path: Path) -> None:
     invoke("register", tmp_path / "spec.toml", "--name", "payments")
     (tmp_path / "policy.toml").write_text("[approvals]\nrisk = 1\n")

@@ -87,8 +87,9 @@ def sign_with(connection: Connection, file: Path, *artifacts: str) -> None:
 def test_a_release_is_prepared_where_nothing_is_asked(load: Loaded) -> None:
     done = load()
     assert isinstance(done, LoadDone)
-    assert done.loaded.forest is not None
-    assert done.loaded.forest.predict(np.zeros((1, 1), np.float32)).shape == (1, 2)
+    (model,) = done.loaded.models
+    assert model.forest is not None
+    assert model.forest.predict(np.zeros((1, 1), np.float32)).shape == (1, 2)
 
 
 def test_a_node_that_trusts_keys_takes_only_what_they_have_signed(

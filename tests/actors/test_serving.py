@@ -14,9 +14,10 @@ import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from actors.child import life_of
+from actors.evaluation import NamedModel
 from actors.preprocessor import PreprocessorActor, RefreshScorers
 from actors.scorer import ScorerActor
 from actors.state import Canary, Holdings, Loaded, NodeState
@@ -50,6 +51,16 @@ name = "b"
 kind = "numeric"
 field = "b"
 """
+SPEC_C = b"""
+name = "one"
+version = 1
+[fields.c]
+type = "number"
+[[features]]
+name = "c"
+kind = "numeric"
+field = "c"
+"""
 
 
 def wait_until(condition: Callable[[], Any]) -> Any:
@@ -65,7 +76,26 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     x = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
     model = RandomForestClassifier(5, random_state=0).fit(x, x[:, 0] > 0)
     bundle = import_model(model, tmp_path_factory.mktemp("m") / "m.bundle", feature_names=["a", "b"])
-    return Loaded(1, "test", {"features": "f", "model": "m"}, load_spec(SPEC), Forest(bundle))
+    return load_with(SPEC, NamedModel("", "features", Forest(bundle), bundle.meta.outputs))
+
+
+def load_with(spec: bytes, *models: NamedModel, **specs: bytes) -> Loaded:
+    """A release of these models; features of a score by its name."""
+    named = {f"features:{name}": load_spec(source) for name, source in specs.items()}
+    pipeline = {"features": "f", "model": "m"}
+    return Loaded(
+        {"features": load_spec(spec), **named}, models, release=1, environment="test", pipeline=pipeline
+    )
+
+
+@pytest.fixture(scope="module")
+def two_scores(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """Beside that, a score `value` of one feature that a spec of its own makes."""
+    x = np.random.default_rng(1).standard_normal((200, 1)).astype(np.float32)
+    model = RandomForestRegressor(5, random_state=0).fit(x, x[:, 0])
+    bundle = import_model(model, tmp_path_factory.mktemp("m") / "v.bundle", feature_names=["c"])
+    value = NamedModel("ltv", "features:ltv", Forest(bundle), ("ltv.value",))
+    return load_with(SPEC, value, *loaded.models, ltv=SPEC_C)
 
 
 @pytest.fixture
@@ -171,8 +201,7 @@ def test_a_pipeline_with_rules_answers_with_their_decision_and_reasons(small: An
 
 def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) -> None:
     answer = small().client.score({"id": 7, "a": 0.5, "b": None})
-    assert loaded.forest is not None
-    expected = loaded.forest.predict(np.array([[0.5, np.nan]], np.float32))[0]
+    expected = forest_of(loaded).predict(np.array([[0.5, np.nan]], np.float32))[0]
     assert list(answer.scores.items()) == [("False", expected[0]), ("True", expected[1])]
     assert (answer.id, answer.trace.release, answer.trace.environment) == ("7", 1, "test")
     assert answer.trace.pipeline == {"features": "f", "model": "m"}
@@ -180,6 +209,50 @@ def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) 
     assert set(answer.trace.us) == {"features", "scorer", "kernel", "decision", "total"}
     assert answer.decision is None
     assert answer.trace.us["total"] >= answer.trace.us["scorer"]
+
+
+def forest_of(loaded: Loaded) -> Forest:
+    forest = loaded.models[-1].forest
+    assert forest is not None
+    return forest
+
+
+def test_two_scores_with_features_of_their_own_come_in_one_answer_and_decide_together(
+    small: Any, two_scores: Loaded
+) -> None:
+    rules = [{"when": "scores['ltv.value'] < 0.0 && score >= 0.5", "decide": "decline", "reason": "both"}]
+    file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules})
+    running = small(replace(two_scores, rules=DecisionRules(file)))
+    ltv = two_scores.models[0].forest
+    assert ltv is not None
+    for a, c, outcome in ((2.0, -1.0, "decline"), (2.0, 1.0, "approve"), (-2.0, -1.0, "approve")):
+        answer = running.client.score({"id": 1, "a": a, "b": 0.0, "c": c})
+        value = ltv.predict(np.array([[c]], np.float32))[0, 0]
+        fraud = forest_of(two_scores).predict(np.array([[a, 0.0]], np.float32))[0]
+        assert list(answer.scores.items()) == [("ltv.value", value), ("False", fraud[0]), ("True", fraud[1])]
+        assert answer.score == fraud[1]
+        assert answer.decision == Decision(outcome, ("both",) if outcome == "decline" else ())
+    # A field of either spec that breaks its rule refuses the transaction.
+    with pytest.raises(ScorewireError, match="c"):
+        running.client.score({"id": 1, "a": 1.0, "b": 0.0, "c": "x"})
+
+
+def test_a_scorer_refuses_a_vector_short_of_those_that_its_release_takes(
+    small: Any, context: Context, two_scores: Loaded
+) -> None:
+    running = small(two_scores)
+    for body, rule in (
+        ({"vector": bytes(8)}, "length"),
+        ({"vectors": {"features": bytes(8)}}, "length"),
+        ({"vectors": {"features": bytes(8), "features:ltv": bytes(8)}}, "length"),
+        ({"vectors": {"features": bytes(8), "features:ltv": [0.0]}}, "type"),
+        ({"vectors": bytes(8)}, "type"),
+    ):
+        error = wire.unpack_error(ask_scorer(running, context, {"release": 1, **body}))
+        assert (error.code, error.field, error.rule) == ("protocol", "vectors", rule)
+    whole = {"features": bytes(8), "features:ltv": bytes(4), "features:later": bytes(1)}
+    frame = ask_scorer(running, context, {"release": 1, "vectors": whole})
+    assert set(wire.unpack_body(frame)["scores"]) == {"ltv.value", "False", "True"}
 
 
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:
@@ -245,7 +318,8 @@ class Broken:
 
 
 def break_scorer(state: NodeState, loaded: Loaded, times: int) -> None:
-    broken = replace(loaded, forest=Broken(loaded.forest, times))  # type: ignore[arg-type]
+    forest = Broken(forest_of(loaded), times)
+    broken = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
     state.holdings = Holdings(MappingProxyType({1: broken}), 1)
 
 
@@ -286,7 +360,7 @@ def test_a_bug_in_one_evaluation_costs_neither_the_actor_nor_other_requests(
             return loaded.spec.vector(transaction)
 
     running = small()
-    buggy = replace(loaded, spec=Buggy())  # type: ignore[arg-type]
+    buggy = replace(loaded, specs={"features": Buggy()})  # type: ignore[dict-item]
     running.state.holdings = Holdings(MappingProxyType({1: buggy}), 1)
     results = list(running.client.score_many([{"id": i, "a": 1, "trip": i == 5} for i in range(20)]))
     assert [isinstance(result, ScorewireError) for result in results] == [i == 5 for i in range(20)]

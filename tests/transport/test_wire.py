@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,17 @@ def test_the_bytes_in_the_document_are_those_of_the_code() -> None:
     # What a client in another language is written by.
     document = (ROOT / "docs" / "wire.md").read_text()
     found = dict(re.findall(r"^(\w+)\s+: ([0-9a-f ]+)$", document, re.MULTILINE))
+    vector, other = struct.pack("<2f", 12.5, 3.0), struct.pack("<f", 0.5)
+    vectors = {"features": vector, "features:ato": other}
     expected = {
         "ping": wire.pack_header(Kind.PING, 0) + wire.pack_body({}),
         "score": wire.pack_header(Kind.SCORE, 7, 250_000)
         + wire.pack_transaction({"id": "42", "amount": 12.5}),
         "error": wire.pack_header(Kind.ERROR, 7)
         + wire.pack_error(TransactionRefusedError("is missing", field="amount", rule="missing")),
+        "vector": wire.pack_header(Kind.VECTOR, 8, 200_000)
+        + wire.pack_body({"release": 3, "vector": vector}),
+        "vectors": wire.pack_header(Kind.VECTOR, 9, 200_000)
+        + wire.pack_body({"release": 3, "vectors": vectors}),
     }
     assert {name: bytes.fromhex(text) for name, text in found.items()} == expected

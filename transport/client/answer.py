@@ -17,7 +17,7 @@ class Trace:
     Attributes:
         release: number of the release in its environment.
         environment: name of the environment.
-        pipeline: stage (`features`, `model`, `decision`) to the sha256 of its artifact.
+        pipeline: stage (`features`, `model`, `decision`, `model:NAME`, ...) to the sha256 of its artifact.
         nodes: role (`preprocessor`, `scorer`) to the node that did it.
         us: part of the way to microseconds: `features`, `scorer` (from asking to the answer), `kernel`
             (the batch that this row was in), `decision`, `total` (in the preprocessor).
@@ -49,7 +49,8 @@ class Answer:
 
     Attributes:
         id: the transaction's id, as its feature spec names it; "" where it names none.
-        scores: name of each output of the model to its value (float64, as the model's library gives it).
+        scores: name of each output to its value (float64, as the model's library gives it); those of a
+            further model are `NAME.output`, and stand before those of the one without a name.
         trace: where the answer comes from.
         decision: what was decided; None where the pipeline has no decision rules.
     """

@@ -1,0 +1,143 @@
+"""Evaluation: from a transaction to vectors, from vectors to scores, from scores to a decision.
+
+Live nodes, shadow nodes and whoever computes an old answer again run this code and no other. It is pure:
+whatever it needs was loaded before (`actors/loading.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.decision import Decision, DecisionRules
+from models.forest import Forest
+from models.spec import FeatureSpec
+
+#: The stage of the vector that a model takes which has no features of its own.
+FEATURES: Final = "features"
+#: How a vector travels: raw float32, little-endian.
+VECTOR_DTYPE: Final = np.dtype("<f4")
+
+Vectors = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model of a pipeline.
+
+    Attributes:
+        name: the name of its score; "" of the one that every pipeline has.
+        features: the stage whose vector it takes: `features`, or `features:<name>`.
+        forest: the model, golden vectors scored again; None where this process does not score with it.
+        outputs: its outputs as answers name them: with `<name>.` before them, where it has a name.
+    """
+
+    name: str
+    features: str
+    forest: Forest | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """What evaluates transactions: a pipeline, or the stages of it that one process needs.
+
+    Attributes:
+        specs: features stage to its feature spec.
+        models: its models; the one without a name is the last, so that the last score is its last output.
+        rules: its decision rules; None where the pipeline has none, and where this process decides nothing.
+    """
+
+    specs: Mapping[str, FeatureSpec]
+    models: tuple[NamedModel, ...] = ()
+    rules: DecisionRules | None = None
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The feature spec without a name, which says what a transaction's id is."""
+        return self.specs[FEATURES]
+
+    def vectors(self, transaction: Mapping[str, Any]) -> dict[str, bytes]:
+        """Compute the features of one transaction.
+
+        Returns:
+            features stage to its vector, raw float32 as VECTOR_DTYPE.
+
+        Raises:
+            TransactionError: a field breaks a rule; names both.
+        """
+        return {
+            stage: spec.vector(transaction).astype(VECTOR_DTYPE, copy=False).tobytes()
+            for stage, spec in self.specs.items()
+        }
+
+    def width(self, stage: str) -> int:
+        """Return how many bytes a vector of a features stage has."""
+        return self.specs[stage].n_features * VECTOR_DTYPE.itemsize
+
+    def rows(self, vectors: Sequence[Vectors]) -> dict[str, NDArray[np.float32]]:
+        """Lay vectors together: features stage to float32 [vectors, features].
+
+        Raises:
+            KeyError, ValueError: a vector is missing, or has another width.
+        """
+        # frombuffer over joined rows: one copy, and the rows are aligned for the kernel.
+        return {
+            stage: np.frombuffer(b"".join([one[stage] for one in vectors]), VECTOR_DTYPE).reshape(
+                len(vectors), spec.n_features
+            )
+            for stage, spec in self.specs.items()
+        }
+
+    def score(self, rows: Mapping[str, NDArray[np.float32]]) -> list[dict[str, float]]:
+        """Score rows with all models that are loaded.
+
+        Args:
+            rows: features stage to float32 [rows, features], C-contiguous.
+
+        Returns:
+            for each row, the name of each output to its value, in the order of `models`.
+
+        Raises:
+            InputError: a value that a model's library refuses.
+        """
+        scoring = [(model, model.forest) for model in self.models if model.forest is not None]
+        names = [name for model, _ in scoring for name in model.outputs]
+        found = [forest.predict(rows[model.features]) for model, forest in scoring]
+        table = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        return [dict(zip(names, row, strict=True)) for row in table.tolist()]
+
+    def complete(self, scores: Mapping[str, float], known: Mapping[str, float]) -> dict[str, float]:
+        """Put together the scores of the models that are loaded, and of all others those that are known.
+
+        Args:
+            scores: what `score` gave for one row.
+            known: the scores of a pipeline with the same names, as of the live answer to that transaction.
+        """
+        names = [model.name for model in self.models]
+        found: dict[str, float] = {}
+        for model in self.models:
+            if model.forest is not None:
+                found |= {name: scores[name] for name in model.outputs}
+            else:
+                found |= {name: value for name, value in known.items() if owner(name, names) == model.name}
+        return found
+
+    def decide(self, scores: Mapping[str, float], transaction: Mapping[str, Any]) -> Decision | None:
+        """Decide on one transaction; None where there are no rules."""
+        return None if self.rules is None else self.rules.decide(scores, transaction)
+
+
+def outputs_of(name: str, outputs: Iterable[str]) -> tuple[str, ...]:
+    """Return a model's outputs as answers name them."""
+    return tuple(f"{name}.{output}" for output in outputs) if name else tuple(outputs)
+
+
+def owner(output: str, names: Iterable[str]) -> str:
+    """Return the name of the model that an output of an answer is of; "" for the one without a name."""
+    prefix, dot, _ = output.partition(".")
+    return prefix if dot and prefix in names else ""
