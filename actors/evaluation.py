@@ -7,7 +7,7 @@ whatever it needs was loaded before (`actors/loading.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -50,11 +50,28 @@ class Evaluator:
         specs: features stage to its feature spec.
         models: its models; the one without a name is the last, so that the last score is its last output.
         rules: its decision rules; None where the pipeline has none, and where this process decides nothing.
+        widths: features stage to how many bytes its vector has.
     """
 
     specs: Mapping[str, FeatureSpec]
     models: tuple[NamedModel, ...] = ()
     rules: DecisionRules | None = None
+    widths: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    # Worked out once: a small model takes two microseconds, and this is done for each batch.
+    _scoring: tuple[tuple[str, Forest], ...] = field(init=False, repr=False, compare=False)
+    _outputs: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out what is the same for all transactions."""
+        widths = {stage: spec.n_features * VECTOR_DTYPE.itemsize for stage, spec in self.specs.items()}
+        scoring = [(model, model.forest) for model in self.models if model.forest is not None]
+        outputs = tuple(name for model, _ in scoring for name in model.outputs)
+        for name, value in (
+            ("widths", widths),
+            ("_scoring", tuple((model.features, forest) for model, forest in scoring)),
+            ("_outputs", outputs),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -75,22 +92,19 @@ class Evaluator:
             for stage, spec in self.specs.items()
         }
 
-    def width(self, stage: str) -> int:
-        """Return how many bytes a vector of a features stage has."""
-        return self.specs[stage].n_features * VECTOR_DTYPE.itemsize
-
     def rows(self, vectors: Sequence[Vectors]) -> dict[str, NDArray[np.float32]]:
         """Lay vectors together: features stage to float32 [vectors, features].
 
         Raises:
-            KeyError, ValueError: a vector is missing, or has another width.
+            KeyError, ValueError: a vector is missing, or has another width than the others.
         """
         # frombuffer over joined rows: one copy, and the rows are aligned for the kernel.
+        size = VECTOR_DTYPE.itemsize
         return {
             stage: np.frombuffer(b"".join([one[stage] for one in vectors]), VECTOR_DTYPE).reshape(
-                len(vectors), spec.n_features
+                -1, width // size
             )
-            for stage, spec in self.specs.items()
+            for stage, width in self.widths.items()
         }
 
     def score(self, rows: Mapping[str, NDArray[np.float32]]) -> list[dict[str, float]]:
@@ -105,10 +119,9 @@ class Evaluator:
         Raises:
             InputError: a value that a model's library refuses.
         """
-        scoring = [(model, model.forest) for model in self.models if model.forest is not None]
-        names = [name for model, _ in scoring for name in model.outputs]
-        found = [forest.predict(rows[model.features]) for model, forest in scoring]
+        found = [forest.predict(rows[stage]) for stage, forest in self._scoring]
         table = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        names = self._outputs
         return [dict(zip(names, row, strict=True)) for row in table.tolist()]
 
     def complete(self, scores: Mapping[str, float], known: Mapping[str, float]) -> dict[str, float]:

@@ -114,10 +114,10 @@ def _vectors(body: dict[str, object]) -> Vectors:
 
 
 def _check_widths(loaded: Loaded, vectors: Vectors) -> None:
-    for stage in loaded.specs:
-        width, found = loaded.width(stage), vectors.get(stage)
+    for stage, width in loaded.widths.items():
+        found = vectors.get(stage)
         if found is None or len(found) != width:
             got = "got none" if found is None else f"got {len(found)}"
             detail = f"release {loaded.release} takes {width} bytes of float32 for {stage}, {got}"
-            field = "vector" if len(loaded.specs) == 1 else "vectors"
+            field = "vector" if len(loaded.widths) == 1 else "vectors"
             raise ProtocolError(detail, field=field, rule="length")

@@ -78,6 +78,7 @@ def test_models_take_their_own_features_or_the_common_ones_and_the_unnamed_comes
     rows = found.rows([found.vectors(one) for one in transactions])
     together = found.score(rows)
     assert list(together[0]) == ["ato.0", "ato.1", "mule.0", "mule.1", "0", "1"]
+    assert found.score(found.rows([])) == []
     # A batch is its rows, and a row is what each model says alone.
     for transaction, scores in zip(transactions, together, strict=True):
         alone = found.rows([found.vectors(transaction)])
