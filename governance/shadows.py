@@ -10,10 +10,10 @@ from typing import Any, Literal
 import psycopg
 from psycopg.types.json import Jsonb
 
-from governance.artifacts import STAGES, find
+from governance.artifacts import find_any, kind_of_stage, split_stage
 from governance.audit import acting
 from governance.database import Connection
-from governance.errors import ShadowRefusedError, UnknownArtifactError, UnknownShadowError
+from governance.errors import ShadowRefusedError, UnknownArtifactError, UnknownShadowError, UnknownStageError
 from governance.notify import notify
 from governance.releases import CHAMPION, current_release
 
@@ -220,10 +220,10 @@ def _bring(
 
 def _artifact(connection: Connection, stage: str, wanted: str) -> str:
     """Return the digest of what a stage is overridden with."""
-    if stage not in STAGES:
-        raise ShadowRefusedError(f"there is no stage {stage!r}: a pipeline has {', '.join(STAGES)}")
     try:
-        digest = find(connection, wanted, STAGES[stage]).digest
+        digest = find_any(connection, wanted, kind_of_stage(stage)).digest
+    except UnknownStageError as error:
+        raise ShadowRefusedError(str(error)) from error
     except UnknownArtifactError as error:
         raise ShadowRefusedError(f"stage {stage}: {error}") from error
     row = connection.execute("SELECT * FROM retirement WHERE digest = %s", (digest,)).fetchone()
@@ -236,12 +236,17 @@ def _artifact(connection: Connection, stage: str, wanted: str) -> str:
 
 def _refuse_misfit(connection: Connection, pipeline: Mapping[str, str]) -> None:
     """Refuse features and a model that do not belong together, as far as their provenance says."""
-    made, taken = (_feature_names(connection, pipeline[stage]) for stage in ("features", "model"))
-    if made and taken and made != taken:
-        raise ShadowRefusedError(
-            f"the features {pipeline['features'][:12]} do not make what the model {pipeline['model'][:12]} "
-            "takes: override both with a spec and a model that belong together"
-        )
+    for stage, model in pipeline.items():
+        base, name = split_stage(stage)
+        if base != "model":
+            continue
+        features = pipeline.get(f"features:{name}", pipeline["features"])
+        made, taken = (_feature_names(connection, digest) for digest in (features, model))
+        if made and taken and made != taken:
+            raise ShadowRefusedError(
+                f"the features {features[:12]} do not make what the {stage} {model[:12]} "
+                "takes: override both with a spec and a model that belong together"
+            )
 
 
 def _feature_names(connection: Connection, digest: str) -> list[Any]:
