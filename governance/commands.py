@@ -28,6 +28,7 @@ from governance.freezes import frozen
 from governance.history import Tenure, release_at
 from governance.history import diff as differences
 from governance.history import history as served
+from governance.label_commands import register_label_commands
 from governance.membership import Member, members
 from governance.proposals import proposals
 from governance.releases import Release, current_release
@@ -60,6 +61,7 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
         app.command(rich_help_panel=_LOOK)(look)
     register_change_commands(app, locate)
     register_rule_commands(app, locate)
+    register_label_commands(app, locate)
     app.add_typer(canary_app(locate), name="canary", rich_help_panel=PANEL)
     app.add_typer(audit_app(locate), name="audit", rich_help_panel=_LOOK)
 

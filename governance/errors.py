@@ -19,6 +19,8 @@ GovernanceError
 ├── UnknownRolloutError      there is no such rollout
 ├── ShadowRefusedError       a shadow cannot be started, or brought to that state: whoever asks reads why
 ├── UnknownShadowError       there is no such shadow
+├── LabelError               a file of labels cannot be read at all: whoever exported it must act
+├── RetentionError           a period cannot be kept: whoever sets it reads why
 ├── AuditBrokenError         the audit log was tampered with: whoever answers for it must act
 └── EmbeddedPostgresError    the PostgreSQL of the demo and the tests cannot run
 """
@@ -108,6 +110,14 @@ class ShadowRefusedError(GovernanceError):
 
 class UnknownShadowError(GovernanceError):
     """Raised when a shadow does not exist."""
+
+
+class LabelError(GovernanceError):
+    """Raised when a file of labels cannot be read at all. Nothing was imported."""
+
+
+class RetentionError(GovernanceError):
+    """Raised when a period of retention cannot be set. Nothing was changed."""
 
 
 class AuditBrokenError(GovernanceError):
