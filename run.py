@@ -6,9 +6,11 @@ from __future__ import annotations
 import typer
 
 import actors.commands
+import actors.roles
 import examples.demo
 import governance.commands
 import models.commands
+import shadow.roles
 
 app = typer.Typer(
     name="run.py",
@@ -17,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command(name="demo")(examples.demo.demo)
-actors.commands.register_commands(app)
+actors.commands.register_commands(app, actors.roles.LIVE_ROLES | shadow.roles.SHADOW_ROLES)
 governance.commands.register_commands(app, actors.commands.locate)
 app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
 

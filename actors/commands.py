@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from actors.config import DEFAULT_FILE, Settings, load_settings
 from actors.errors import ConfigError
 from actors.host import Host
 from actors.launcher import watch_parent
+from actors.roles import Roles
 from governance.database import connect, migrate
 from governance.membership import members
 from transport.client import Client, ScorewireError
@@ -31,18 +32,21 @@ from transport.client import Client, ScorewireError
 #: Seconds that `score` waits for nodes that are starting.
 _NODES_S = 30.0
 
-ROLES = ("preprocessor", "scorer")
-
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The configuration file.", show_default="./scorewire.toml"),
 ]
 
 
-def register_commands(app: typer.Typer) -> None:
-    """Add this room's sub-commands to the front door."""
+def register_commands(app: typer.Typer, roles: Roles) -> None:
+    """Add this room's sub-commands to the front door.
+
+    Args:
+        app: the front door.
+        roles: what a node can be.
+    """
     app.command()(up)
-    app.command()(node)
+    app.command(name="node", epilog=f"Roles: {', '.join(roles)}.")(_node(roles))
     app.command()(score)
 
 
@@ -77,30 +81,33 @@ def up(config: ConfigOption = None) -> None:
     Host(settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)).run_until(stop)
 
 
-def node(
-    role: Annotated[str, typer.Argument(help="preprocessor or scorer.")],
-    index: Annotated[int, typer.Option(help="Which of the host's nodes of this role it is.", min=0)] = 0,
-    port: Annotated[
-        int | None,
-        typer.Option(help="Where a preprocessor listens.", show_default="the configured port + index"),
-    ] = None,
-    config: ConfigOption = None,
-    parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Run one node in the foreground, for systemd, Kubernetes or a terminal.
+def _node(roles: Roles) -> Callable[..., None]:
+    names = ", ".join(roles)
 
-    It waits for the database and says so; once it holds the current release it serves, and goes on
-    serving while the database is away. Exit codes: 0 stopped as asked, 1 crashed, 3 could not start.
-    """
-    if role not in ROLES:
-        raise _fail(f"there is no role {role!r}: a node is one of {', '.join(ROLES)}")
-    settings = settings_or_exit(config)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if parent_fd is not None:
-        watch_parent(parent_fd)
-    from actors.node import Node  # noqa: PLC0415 - it loads the kernel, which no other command needs
+    def node(
+        role: Annotated[str, typer.Argument(help="What it does.")],
+        index: Annotated[int, typer.Option(help="Which of the host's nodes of this role it is.", min=0)] = 0,
+        port: Annotated[
+            int | None,
+            typer.Option(help="Where a preprocessor listens.", show_default="the configured port + index"),
+        ] = None,
+        config: ConfigOption = None,
+        parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    ) -> None:
+        """Run one node in the foreground, for systemd, Kubernetes or a terminal.
 
-    raise typer.Exit(Node(settings, role, index, port).run())
+        It waits for the database and says so; once it holds the current release it serves, and goes on
+        serving while the database is away. Exit codes: 0 stopped as asked, 1 crashed, 3 could not start.
+        """
+        if role not in roles:
+            raise _fail(f"there is no role {role!r}: a node is one of {names}")
+        settings = settings_or_exit(config)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        if parent_fd is not None:
+            watch_parent(parent_fd)
+        raise typer.Exit(roles[role](settings, index, port))
+
+    return node
 
 
 def score(

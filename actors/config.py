@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -72,6 +72,33 @@ class KafkaSettings(BaseModel):
     options: dict[str, str] = Field(default_factory=dict)
 
 
+class TeeSettings(BaseModel):
+    """The tee of this host: what it keeps while it, or Kafka, is away, and what it leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Where records wait while Kafka is away; each environment has a directory of its own there.
+    spool: Path = Path("~/.cache/scorewire/spool")
+    #: Megabytes that may wait there; beyond them the oldest go.
+    spool_mb: Annotated[float, Field(gt=0)] = 1024
+    #: Megabytes that a preprocessor keeps while its tee is away; beyond them the oldest go.
+    memory_mb: Annotated[float, Field(gt=0)] = 64
+    #: The share of transactions that are copied, chosen by a hash of their ids.
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    #: A CEL expression over tx, scores and score; where it is true, a transaction is copied in any case.
+    always: str = ""
+    #: The key of the hashes that stand for fields with `store = "hash"`; without it they are dropped.
+    hash_key: SecretStr = SecretStr("")
+
+
+class SinkSettings(BaseModel):
+    """Sinks of this host: they bring what the tee sent from Kafka to PostgreSQL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nodes: Annotated[int, Field(ge=0, le=64)] = 1
+    #: Records that are stored at once at most.
+    batch: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+
+
 class Settings(BaseSettings):
     """All of it. Variables such as SCOREWIRE_DSN or SCOREWIRE_SCORER__NODES come before the file."""
 
@@ -97,6 +124,8 @@ class Settings(BaseSettings):
     scorer: ScorerSettings = ScorerSettings()
     #: Absent: no copy of live transactions is kept.
     kafka: KafkaSettings | None = None
+    tee: TeeSettings = TeeSettings()
+    sink: SinkSettings = SinkSettings()
 
     @field_validator("trusted_keys")
     @classmethod
