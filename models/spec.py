@@ -10,7 +10,7 @@ look like, and features, which are computed from them, in the vector's order:
     undeclared = "keep"             # whether fields that are not declared here are stored: "keep" or "drop"
 
     [fields.amount]
-    type = "number"                 # number, category, flag or timestamp
+    type = "number"                 # number, category, flag, timestamp, text, ip or any
     min = 0                         # rule `range`
     missing = "error"               # what a missing (or NaN) value is: "error", "nan" or a number
     store = "keep"                  # what of it is stored with a live record: "keep", "hash" or "drop"
@@ -27,24 +27,26 @@ look like, and features, which are computed from them, in the vector's order:
 
     [[features]]
     name = "amount_to_mean"
-    kind = "ratio"
     field = "amount"
     by = "mean_amount"
-    zero = 0                        # the value where `by` is zero
+    steps = [{ kind = "ratio", zero = 0 }, { kind = "clip", high = 100 }]
 
-Kinds of features: `numeric`, `log1p` (number); `category`; `flag`; `ratio`, `difference` (two numbers);
-`hour`, `weekday` (Monday is 0), `day`, `month`, `is_weekend`, `is_night` (22:00 to 05:59) (timestamp).
+A feature is one kind, or several as `steps`. It is computed from fields, from features above it, or from
+`[[values]]`, which look like features and stay out of the vector. The vocabulary: docs/features.md.
 
-Training and serving run the same compiled code: `matrix` is `vector`, row by row.
+Training and serving run the same recipe: `matrix` gives the bits that `vector` gives, row by row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,14 +55,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from models.errors import GoldenMismatchError
+from models.features.compile_many import compile_many
+from models.features.compile_one import compile_one, finite
+from models.features.fields import Storage, reader, zone_of
+from models.features.kind import OddError
+from models.features.plan import make_plan
+from models.features.recipe import Recipe
 from models.problems import problems
-from models.spec_compile import Compute, Read, compile_feature, compile_field
 from models.spec_errors import SpecError, TransactionError
-from models.spec_schema import Recipe, Storage
 
 __all__ = ["FeatureSpec", "SpecError", "Storage", "TransactionError", "load_spec"]
 
 Transaction = Mapping[str, Any]
+Matrix = NDArray[np.float32]
+
+#: Transactions that are computed at once: their columns stay in the processor's cache.
+_CHUNK = 4096
 
 
 class FeatureSpec:
@@ -77,22 +88,26 @@ class FeatureSpec:
         feature_names: names of the features, in the vector's order.
         storage: what becomes of a field where transactions are stored; fields that are kept are left out.
         undeclared: what becomes there of the fields that the spec does not declare: `keep` or `drop`.
+        recipe: what the file says.
     """
 
     def __init__(self, recipe: Recipe, source: bytes) -> None:
+        self.recipe = recipe
         self.name = recipe.name
         self.version = recipe.version
         self.id_field = recipe.id
-        self.feature_names = tuple(feature.name for feature in recipe.features)
         self.storage: Mapping[str, Storage] = MappingProxyType(
             {name: field.store for name, field in recipe.fields.items() if field.store != "keep"}
         )
         self.undeclared = recipe.undeclared
         self._source = source
-        used = [n for n in recipe.fields if any(n in feature.inputs for feature in recipe.features)]
-        places = {name: place for place, name in enumerate(used)}
-        self._read: Sequence[Read] = [compile_field(n, recipe.fields[n], recipe.timezone) for n in used]
-        self._compute: Sequence[Compute] = [compile_feature(feature, places) for feature in recipe.features]
+        self.plan = make_plan(recipe)
+        self.feature_names = self.plan.names
+        zone = zone_of(recipe.timezone)
+        self._reads = [reader(name, field, zone) for name, field in self.plan.fields.items()]
+        self._compute = compile_one(self.plan, self._reads)
+        self._compute_many = compile_many(self.plan, self._reads)
+        self._pack = struct.Struct(f"<{len(self.feature_names)}f").pack
 
     @cached_property
     def digest(self) -> str:
@@ -104,43 +119,134 @@ class FeatureSpec:
         """The length of a vector."""
         return len(self.feature_names)
 
-    def vector(self, transaction: Transaction) -> NDArray[np.float32]:
-        """Compute the features of one transaction.
+    def packed(self, transaction: Transaction) -> bytes:
+        """Compute the features of one transaction, as the wire has them.
 
         Returns:
-            float32 [n_features]; each value is computed in float64 and rounded once.
+            n_features float32, little-endian; each value is computed in float64 and rounded once.
 
         Raises:
             TransactionError: a field breaks a rule; names both.
         """
-        if not isinstance(transaction, Mapping):
+        if type(transaction) is not dict and not isinstance(transaction, Mapping):
             kind = type(transaction).__name__
             raise TransactionError("transaction", "type", f"must be a map of named fields, got {kind}")
-        fields = [read(transaction) for read in self._read]
-        values = [compute(fields) for compute in self._compute]
-        with np.errstate(over="ignore"):
-            vector = np.array(values, np.float32)
-        if not np.isfinite(vector).all():
-            self._check_overflow(values, vector)
-        return vector
+        numbers = self._compute(transaction)
+        if finite(numbers):
+            try:
+                return self._pack(*numbers)
+            except OverflowError:
+                pass
+        return self._look_closer(numbers)
 
-    def matrix(self, transactions: Iterable[Transaction]) -> NDArray[np.float32]:
+    def vector(self, transaction: Transaction) -> Matrix:
+        """Compute the features of one transaction; see packed.
+
+        Returns:
+            float32 [n_features].
+        """
+        return np.frombuffer(self.packed(transaction), "<f4").astype(np.float32)
+
+    def matrix(self, transactions: Iterable[Transaction]) -> Matrix:
         """Compute the features of many transactions, as training does.
 
         Returns:
             float32 [transactions, n_features], C-contiguous; row i is vector(transaction i) to the bit.
 
         Raises:
-            TransactionError: as vector.
+            TransactionError: as vector, of the first that is refused.
         """
-        rows = [self.vector(transaction) for transaction in transactions]
-        return np.stack(rows) if rows else np.empty((0, self.n_features), np.float32)
+        feed = iter(transactions)
+        parts = []
+        while chunk := list(islice(feed, _CHUNK)):
+            parts.append(self._chunk(chunk))
+        return np.concatenate(parts) if parts else np.empty((0, self.n_features), np.float32)
 
-    def _check_overflow(self, values: Sequence[float], vector: NDArray[np.float32]) -> None:
+    def columns(self, columns: Mapping[str, Sequence[Any]]) -> Matrix:
+        """Compute the features of many transactions that come as columns, such as those of a data frame.
+
+        Args:
+            columns: field to values, all of the same number; arrays of float64 are taken as they are. A field
+                that is not there is missing in every row.
+
+        Returns:
+            As matrix, of the same transactions as rows.
+
+        Raises:
+            TransactionError: as matrix.
+            ValueError: columns differ in length.
+        """
+        sizes = {len(column) for column in columns.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"the columns are of {len(sizes)} lengths")
+        rows = sizes.pop() if sizes else 0
+        used = {name: _raw(columns[name]) for name in self.plan.fields if name in columns}
+        found = np.empty((rows, self.n_features), np.float32)
+        for begin in range(0, rows, _CHUNK):
+            size = min(_CHUNK, rows - begin)
+            part = {name: column[begin : begin + size] for name, column in used.items()}
+            found[begin : begin + size] = self._columns(part, size)
+        return found
+
+    def check_golden(self) -> int:
+        """Compute the golden transactions again on this machine; return how many there are.
+
+        Raises:
+            GoldenMismatchError: one of them has other features here than where the spec was made.
+        """
+        for number, golden in enumerate(self.recipe.golden):
+            try:
+                found = self.packed(golden.transaction)
+            except TransactionError as error:
+                raise GoldenMismatchError(f"golden transaction {number} is refused here: {error}") from error
+            if found.hex() != golden.vector:
+                raise GoldenMismatchError(
+                    f"golden transaction {number} of spec {self.name!r} has other features here than where "
+                    "it was made: do not use it on this machine"
+                )
+        return len(self.recipe.golden)
+
+    def _chunk(self, transactions: Sequence[Transaction]) -> Matrix:
+        if set(map(type, transactions)) == {dict}:
+            columns = {name: [one.get(name) for one in transactions] for name in self.plan.fields}
+            try:
+                return self._compute_many(columns, len(transactions))
+            except OddError:
+                pass
+        return self._one_by_one(transactions)
+
+    def _columns(self, part: Mapping[str, Sequence[Any]], rows: int) -> Matrix:
+        try:
+            return self._compute_many(part, rows)
+        except OddError:
+            lists = [
+                column.tolist() if isinstance(column, np.ndarray) else column for column in part.values()
+            ]
+            values: Iterator[tuple[Any, ...]] = zip(*lists, strict=True) if lists else iter([()] * rows)
+            return self._one_by_one([dict(zip(part, row, strict=True)) for row in values])
+
+    def _one_by_one(self, transactions: Sequence[Transaction]) -> Matrix:
+        data = b"".join(map(self.packed, transactions))
+        return np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.n_features)
+
+    def _look_closer(self, numbers: Sequence[float]) -> bytes:
         """Refuse what float32 cannot hold; NaN is a missing value that the spec allows."""
-        for name, value, rounded in zip(self.feature_names, values, vector, strict=True):
-            if np.isinf(rounded):
-                raise TransactionError(name, "infinite", f"is {value!r}, which float32 cannot hold")
+        with np.errstate(over="ignore"):
+            vector = np.array(numbers, np.float32)
+        if np.isinf(vector).any():
+            place = int(np.flatnonzero(np.isinf(vector))[0])
+            name, value = self.feature_names[place], float(numbers[place])
+            raise TransactionError(name, "infinite", f"is {value!r}, which float32 cannot hold")
+        vector[np.isnan(vector)] = math.nan
+        return vector.astype("<f4").tobytes()
+
+
+def _raw(column: Sequence[Any]) -> Sequence[Any]:
+    """Return a column as an array of float64, or as a list of Python's own values."""
+    array = column if isinstance(column, np.ndarray) else None
+    if array is None:
+        return list(column)
+    return array if array.dtype == np.float64 else array.tolist()
 
 
 def load_spec(source: Path | str | bytes) -> FeatureSpec:

@@ -226,7 +226,7 @@ def test_json_is_read_as_well_as_toml(tmp_path: Path) -> None:
         ((b"min = 0", b"min = 2e6"), "min is above max"),
         ((b'categories = ["a", "b"]', b'categories = ["a", "a"]'), "twice"),
         ((b'categories = ["a", "b"]', b""), "names its categories"),
-        ((b'kind = "log1p"', b'kind = "log2"'), "log2"),
+        ((b'kind = "log1p"', b'kind = "log3"'), "log3"),
         ((b'name = "log"', b'name = "amount"'), "feature is named twice"),
         ((b'field = "mean"', b'field = "men"'), "not declared"),
         ((b'kind = "hour"\nfield = "at"', b'kind = "hour"\nfield = "amount"'), "of a timestamp"),

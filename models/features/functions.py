@@ -1,0 +1,188 @@
+"""Kinds that are one mathematical function of a number.
+
+In both forms a function is Python's own (libm), called for each number, unless IEEE 754 leaves numpy no
+choice: numpy's vector versions of logarithms and sines differ in the last bit from processor to processor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, FiniteFloat
+
+from models.features.kind import NAN, Column, Kind, OddError, Writer, refuse
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of one number.
+
+    Attributes:
+        call: Python's function.
+        guard: where it can be called and gives a number, as a template of its argument; "" for anywhere.
+        needs: what that is, in words.
+        beyond: the function elsewhere, as numpy has it: infinities and NaN; NaN where there is none.
+        exact: numpy's function where its bits are the same.
+    """
+
+    call: Callable[[float], float]
+    guard: str = ""
+    needs: str = ""
+    beyond: Callable[[float], float] = lambda _x: NAN
+    exact: Callable[[Any], Any] | None = None
+
+
+def _log(at: float) -> Callable[[float], float]:
+    return lambda x: -math.inf if x == at else math.inf if x > at else NAN
+
+
+def _even(x: float) -> float:
+    """Round to the nearest whole number, halves to the even one; zeros keep their sign."""
+    return math.copysign(float(round(x)), x) if abs(x) < _WHOLE else x
+
+
+def _floor(x: float) -> float:
+    return math.copysign(float(math.floor(x)), x) if abs(x) < _WHOLE else x
+
+
+def _ceil(x: float) -> float:
+    return math.copysign(float(math.ceil(x)), x) if abs(x) < _WHOLE else x
+
+
+def _square(x: float) -> float:
+    return x * x
+
+
+def _negative(x: float) -> float:
+    return -x
+
+
+def _sign(x: float) -> float:
+    return 1.0 if x > 0 else -1.0 if x < 0 else abs(x)
+
+
+#: From here on every float64 is whole.
+_WHOLE = 2.0**52
+_FINITE = "-1.7976931348623157e308 <= {x} <= 1.7976931348623157e308"
+
+FUNCTIONS: Mapping[str, Function] = {
+    "log1p": Function(math.log1p, "{x} > -1.0", "above -1 for its logarithm", _log(-1.0)),
+    "log": Function(math.log, "{x} > 0.0", "above 0 for its logarithm", _log(0.0)),
+    "log2": Function(math.log2, "{x} > 0.0", "above 0 for its logarithm", _log(0.0)),
+    "log10": Function(math.log10, "{x} > 0.0", "above 0 for its logarithm", _log(0.0)),
+    "sqrt": Function(math.sqrt, "{x} >= 0.0", "at least 0 for its root", exact=np.sqrt),
+    "exp": Function(math.exp, "{x} < 709.0", "at most 709 for its power", lambda x: _power(math.exp, x)),
+    "expm1": Function(
+        math.expm1, "{x} < 709.0", "at most 709 for its power", lambda x: _power(math.expm1, x)
+    ),
+    "sin": Function(math.sin, _FINITE, "finite"),
+    "cos": Function(math.cos, _FINITE, "finite"),
+    "tanh": Function(math.tanh),
+    "arcsinh": Function(math.asinh),
+    "cbrt": Function(math.cbrt),
+    "abs": Function(abs, exact=np.abs),
+    "square": Function(_square, exact=np.square),
+    "negative": Function(_negative, exact=np.negative),
+    "sign": Function(_sign, exact=np.sign),
+    "round": Function(_even, exact=np.rint),
+    "floor": Function(_floor, exact=np.floor),
+    "ceil": Function(_ceil, exact=np.ceil),
+}
+_INLINE: Mapping[str, str] = {"abs": "abs({x})", "square": "{x} * {x}", "negative": "-{x}"}
+
+
+def _power(call: Callable[[float], float], x: float) -> float:
+    try:
+        return call(x)
+    except OverflowError:
+        return math.inf
+
+
+class OfNumber(Kind):
+    """A function of a number; where it has no value the transaction is refused, or it is as numpy has it."""
+
+    kind: Literal[
+        "log1p", "log", "log2", "log10", "sqrt", "exp", "expm1", "sin", "cos", "tanh", "arcsinh", "cbrt",
+        "abs", "square", "negative", "sign", "round", "floor", "ceil",
+    ]  # fmt: skip
+    invalid: Literal["error", "nan"] = "error"
+
+    def write(self, out: Writer, args: Sequence[str], label: str) -> str:
+        """Call it inside its guard."""
+        (x,) = args
+        if self.kind in _INLINE:
+            return _INLINE[self.kind].format(x=x)
+        function = FUNCTIONS[self.kind]
+        call = f"{out.bind(function.call)}({x})"
+        if not function.guard:
+            return call
+        return f"{call} if {function.guard.format(x=x)} else {out.bind(self._elsewhere(label))}({x})"
+
+    def _elsewhere(self, label: str) -> Callable[[float], float]:
+        function, strict = FUNCTIONS[self.kind], self.invalid == "error"
+
+        def elsewhere(x: float) -> float:
+            if x != x:  # noqa: PLR0124 - NaN alone differs from itself
+                return x
+            if strict:
+                refuse(label, "range", f"must be {function.needs}, got {x}")
+            return function.beyond(x)
+
+        return elsewhere
+
+    def batch(self, args: Sequence[Column]) -> Column:
+        """Compute it of many."""
+        function, (x,) = FUNCTIONS[self.kind], args
+        if not function.guard:
+            return function.exact(x) if function.exact else _each(function.call, x)
+        inside = _GUARDS[self.kind](x)
+        if inside.all():
+            return function.exact(x) if function.exact else _each(function.call, x)
+        if self.invalid == "error" and not (inside | np.isnan(x)).all():
+            raise OddError
+        found = np.empty_like(x)
+        found[inside] = function.exact(x[inside]) if function.exact else _each(function.call, x[inside])
+        found[~inside] = [NAN if at != at else function.beyond(at) for at in x[~inside].tolist()]  # noqa: PLR0124
+        return found
+
+
+def _each(call: Callable[[float], float], x: Column) -> Column:
+    return np.array(list(map(call, x.tolist())), np.float64)
+
+
+_GUARDS: Mapping[str, Callable[[Any], Any]] = {
+    "log1p": lambda x: x > -1.0,
+    **dict.fromkeys(("log", "log2", "log10"), lambda x: x > 0.0),
+    "sqrt": lambda x: x >= 0.0,
+    **dict.fromkeys(("exp", "expm1"), lambda x: x < 709.0),  # noqa: PLR2004 - below where exp overflows
+    **dict.fromkeys(("sin", "cos"), np.isfinite),
+}
+
+
+class Cycle(Kind):
+    """The sine or cosine of a number on a circle: hours of a day, days of a week."""
+
+    kind: Literal["cycle_sin", "cycle_cos"]
+    period: Annotated[FiniteFloat, Field(gt=0)]
+
+    def _function(self) -> Callable[[float], float]:
+        call = math.sin if self.kind == "cycle_sin" else math.cos
+        turn = 2.0 * math.pi
+
+        def cycle(x: float) -> float:
+            return call(turn * math.fmod(x, self.period) / self.period) if math.isfinite(x) else NAN
+
+        return cycle
+
+    def write(self, out: Writer, args: Sequence[str], label: str) -> str:
+        """Call the function."""
+        del label
+        return f"{out.bind(self._function())}({args[0]})"
+
+    def batch(self, args: Sequence[Column]) -> Column:
+        """Compute it of many."""
+        return _each(self._function(), args[0])
