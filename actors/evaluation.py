@@ -87,10 +87,7 @@ class Evaluator:
         Raises:
             TransactionError: a field breaks a rule; names both.
         """
-        return {
-            stage: spec.vector(transaction).astype(VECTOR_DTYPE, copy=False).tobytes()
-            for stage, spec in self.specs.items()
-        }
+        return {stage: spec.packed(transaction) for stage, spec in self.specs.items()}
 
     def rows(self, vectors: Sequence[Vectors]) -> dict[str, NDArray[np.float32]]:
         """Lay vectors together: features stage to float32 [vectors, features].

@@ -69,7 +69,8 @@ class PipelineLoader:
         for stage, digest in wanted.items():
             base, name = split_stage(stage)
             if base == "features":
-                specs[stage] = load_spec(self._cache.fetch(connection, digest))
+                specs[stage] = spec = load_spec(self._cache.fetch(connection, digest))
+                spec.check_golden()
             elif base == "model":
                 forests[name] = self._forest(connection, digest)
             else:

@@ -162,7 +162,7 @@ class FeatureSpec:
             parts.append(self._chunk(chunk))
         return np.concatenate(parts) if parts else np.empty((0, self.n_features), np.float32)
 
-    def columns(self, columns: Mapping[str, Sequence[Any]]) -> Matrix:
+    def columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Matrix:
         """Compute the features of many transactions that come as columns, such as those of a data frame.
 
         Args:
@@ -241,12 +241,11 @@ class FeatureSpec:
         return vector.astype("<f4").tobytes()
 
 
-def _raw(column: Sequence[Any]) -> Sequence[Any]:
+def _raw(column: Sequence[Any] | NDArray[Any]) -> Any:
     """Return a column as an array of float64, or as a list of Python's own values."""
-    array = column if isinstance(column, np.ndarray) else None
-    if array is None:
+    if not isinstance(column, np.ndarray):
         return list(column)
-    return array if array.dtype == np.float64 else array.tolist()
+    return column if column.dtype == np.float64 else column.tolist()
 
 
 def load_spec(source: Path | str | bytes) -> FeatureSpec:

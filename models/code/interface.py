@@ -28,7 +28,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from models.decision import Outcome
-from models.spec_schema import Storage
+from models.spec import Storage
 
 Stage = Literal["features", "model", "decision"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]

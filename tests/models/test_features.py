@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.errors import GoldenMismatchError
 from models.features.compile_one import write_source
 from models.features.kind import OddError
 from models.spec import FeatureSpec, SpecError, TransactionError, load_spec
@@ -483,8 +484,20 @@ def test_a_spec_of_many_features_is_compiled_and_computes() -> None:
     assert spec.vector(transaction).tolist() == list(range(5000))
 
 
-def test_columns_are_rows(tmp_path: Any) -> None:
-    del tmp_path
+def test_golden_transactions_are_computed_again_and_must_give_the_same() -> None:
+    spec = spec_of(EVERY["log1p"], EVERY["length"])
+    found: list[dict[str, Any]] = [{"x": 5, "t": "abc"}, {"x": None}]
+    golden = [{"transaction": one, "vector": spec.packed(one).hex()} for one in found]
+    assert spec_of(EVERY["log1p"], EVERY["length"], golden=golden).check_golden() == 2
+    wrong = spec_of(EVERY["log1p"], EVERY["length"], golden=[{**golden[0], "transaction": {"x": 6}}])
+    with pytest.raises(GoldenMismatchError, match="golden transaction 0"):
+        wrong.check_golden()
+    refused = spec_of(EVERY["log1p"], EVERY["length"], golden=[{**golden[0], "transaction": {"x": -6}}])
+    with pytest.raises(GoldenMismatchError, match="'x'"):
+        refused.check_golden()
+
+
+def test_columns_are_rows() -> None:
     spec = spec_of(EVERY["numeric"], EVERY["length"], EVERY["difference"])
     found = [{"x": float(i), "y": 2 * i, "t": "a" * (i % 40)} for i in range(10_000)]
     x = np.arange(10_000.0)
