@@ -354,10 +354,10 @@ def test_a_bug_in_one_evaluation_costs_neither_the_actor_nor_other_requests(
     class Buggy:
         feature_names, n_features, id_field = loaded.spec.feature_names, 2, "id"
 
-        def vector(self, transaction: Any) -> Any:
+        def packed(self, transaction: Any) -> Any:
             if transaction.get("trip"):
                 raise KeyError("a bug")
-            return loaded.spec.vector(transaction)
+            return loaded.spec.packed(transaction)
 
     running = small()
     buggy = replace(loaded, specs={"features": Buggy()})  # type: ignore[dict-item]
