@@ -5,6 +5,7 @@ ActorError
 ├── PipelineMismatchError   a feature spec and a model do not belong together: whoever promoted them must act
 ├── MemoryBudgetError       a model does not fit beside those that are held: more memory, or a smaller one
 ├── LatencyError            a model is slower here than the policy allows: whoever promoted it must act
+├── CodeStartError          a code package does not load here: whoever promoted it must act
 ├── StartFailedError        an actor could not start: its supervisor, and in the end the launcher, acts
 └── EscalationError         actors crash too often: the process ends, and the launcher acts
 """
@@ -30,6 +31,10 @@ class MemoryBudgetError(ActorError):
 
 class LatencyError(ActorError):
     """Raised when a model's median row is slower here than the policy allows. The release is refused."""
+
+
+class CodeStartError(ActorError):
+    """Raised when a worker cannot load its code package; for its own reason. The release is refused."""
 
 
 class StartFailedError(ActorError):

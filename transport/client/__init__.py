@@ -7,6 +7,7 @@ from .answer import Answer, Trace
 from .client import AsyncClient, Client
 from .errors import (
     ClosedError,
+    CodeFailedError,
     DeadlineExceededError,
     NodeFailedError,
     NoNodeError,
@@ -25,6 +26,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClosedError",
+    "CodeFailedError",
     "DeadlineExceededError",
     "NoNodeError",
     "NodeFailedError",

@@ -11,6 +11,8 @@ ScorewireError
 │   ├── OverloadedError           every node is full, or the caller's own window is
 │   ├── UnknownReleaseError       no node holds the release that was asked for
 │   └── NodeFailedError           the nodes that held the request failed, each in turn
+├── CodeFailedError               the release's own code failed on this transaction (carries `rule`): nobody
+│                                 asks again, whoever promoted that code must act
 └── ClosedError                   the client was closed
 
 On the wire an error is its `code`, a sentence, and where there is one a field and a rule.
@@ -104,6 +106,16 @@ class NodeFailedError(UnavailableError):
     code = "node_failed"
 
 
+class CodeFailedError(ScorewireError):
+    """Raised when a code package of the release failed on this transaction.
+
+    It would fail elsewhere as well, so it is not asked elsewhere. `field` is the stage, and `rule` how it
+    failed: `exception`, `crash`, `budget`, `memory`, `shape`, `type` or `infinite`. Whoever promoted it acts.
+    """
+
+    code = "code_failed"
+
+
 class ClosedError(ScorewireError):
     """Raised when a closed client is used, and for what was under way when it was closed."""
 
@@ -123,6 +135,7 @@ _BY_CODE: dict[str, type[ScorewireError]] = {
         OverloadedError,
         UnknownReleaseError,
         NodeFailedError,
+        CodeFailedError,
     )
 }
 

@@ -1,0 +1,1 @@
+"""Stages that are code: a worker process for each, with limits, time budgets and successors."""
