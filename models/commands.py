@@ -119,6 +119,28 @@ def verify(
     _print(facts, "Verified", as_json=as_json)
 
 
+@app.command()
+def schema(
+    spec: Annotated[Path, typer.Argument(help="A feature spec (.toml, .json).")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the schema goes.", show_default="standard output")
+    ] = None,
+) -> None:
+    """Print the JSON Schema (draft 2020-12) of the transactions that a feature spec takes.
+
+    Callers can check what they send with any library of JSON Schema. What the schema accepts, the spec
+    accepts, but for what depends on two fields at once (a ratio too large for a float32, for instance).
+    """
+    try:
+        text = json.dumps(load_spec(spec).schema(), indent=2, ensure_ascii=False) + "\n"
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            out.write_text(text, encoding="utf-8")
+    except (ModelError, OSError) as error:
+        _fail(str(error))
+
+
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)

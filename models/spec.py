@@ -62,6 +62,7 @@ from models.features.fields import Storage, reader, zone_of
 from models.features.kind import OddError
 from models.features.plan import make_plan
 from models.features.recipe import Recipe
+from models.features.schema import json_schema
 from models.problems import problems
 from models.spec_errors import SpecError, TransactionError
 
@@ -205,6 +206,10 @@ class FeatureSpec:
                     "it was made: do not use it on this machine"
                 )
         return len(self.recipe.golden)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema (draft 2020-12) of the transactions that it takes."""
+        return json_schema(f"{self.name} {self.version}", self.plan)
 
     def _chunk(self, transactions: Sequence[Transaction]) -> Matrix:
         if set(map(type, transactions)) == {dict}:

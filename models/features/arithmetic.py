@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
-from models.features.kind import NAN, NUMBERS, Column, Kind, OddError, Type, Writer, refuse
+from models.features.kind import NAN, NOT_MISSING, NUMBERS, Column, Kind, OddError, Type, Writer, refuse
 
 
 class _Itself(Kind):
@@ -244,6 +244,11 @@ class Required(Kind):
 
     kind: Literal["required"]
 
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for a value."""
+        del position
+        return [NOT_MISSING]
+
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
         """Refuse NaN."""
 
@@ -287,6 +292,10 @@ class Distance(Kind):
 
     kind: Literal["distance"]
     takes: ClassVar[tuple[frozenset[Type], ...]] = (NUMBERS,) * 4
+
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for latitudes that are."""
+        return [] if position % 2 else [{"minimum": -_POLE, "maximum": _POLE}]
 
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
         """Call the function, which checks the latitudes."""

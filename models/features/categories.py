@@ -22,6 +22,7 @@ from models.features.kind import (
     Writer,
     as_list,
     number_or_none,
+    one_of,
     refuse,
     shown,
 )
@@ -90,6 +91,11 @@ class Lookup(Kind):
         """Return category to value, and what stands for an unknown and for a missing one (None: error)."""
         rows = {key: _floats(row) for key, row in zip(self.keys, self.values, strict=True)}
         return rows, _or_none(self.unknown), _or_none(self.missing)
+
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for what has a value."""
+        del position
+        return one_of(self.keys, unknown=self.unknown != "error", missing=self.missing != "error")
 
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
         """Look it up; what is not in the table goes another way."""
@@ -195,6 +201,11 @@ class OneHot(Kind):
         places = dict(zip(self.categories, self._places, strict=False))
         return places, _column(self.unknown), _column(self.missing)
 
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for what has a row."""
+        del position
+        return one_of(self.categories, unknown=self.unknown != "error", missing=self.missing != "error")
+
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
         """Look the whole row up: rows are made once."""
         places, unknown, missing = self._entries()
@@ -280,6 +291,13 @@ class Currency(Kind):
         assert isinstance(self.table, dict)  # noqa: S101 - `complete` has put it there
         rates = {currency: float(rate) for currency, rate in self.table.items()}
         return rates, number_or_none(self.unknown), number_or_none(self.missing)
+
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for a currency that has a rate."""
+        rates = list(self.table) if position else []
+        return (
+            one_of(rates, unknown=self.unknown != "error", missing=self.missing != "error") if rates else []
+        )
 
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
         """Look the rate up."""

@@ -122,6 +122,11 @@ class OfNumber(Kind):
             return call
         return f"{call} if {function.guard.format(x=x)} else {out.bind(self._elsewhere(label))}({x})"
 
+    def asks(self, position: int) -> list[dict[str, Any]]:
+        """Ask for what lies inside the guard."""
+        del position
+        return [_ASKED[self.kind]] if self.invalid == "error" and self.kind in _ASKED else []
+
     def _elsewhere(self, label: str) -> Callable[[float], float]:
         function, strict = FUNCTIONS[self.kind], self.invalid == "error"
 
@@ -160,6 +165,14 @@ _GUARDS: Mapping[str, Callable[[Any], Any]] = {
     "sqrt": lambda x: x >= 0.0,
     **dict.fromkeys(("exp", "expm1"), lambda x: x < 709.0),  # noqa: PLR2004 - below where exp overflows
     **dict.fromkeys(("sin", "cos"), np.isfinite),
+}
+
+
+_ASKED: Mapping[str, dict[str, Any]] = {
+    "log1p": {"exclusiveMinimum": -1},
+    **{kind: {"exclusiveMinimum": 0} for kind in ("log", "log2", "log10")},
+    "sqrt": {"minimum": 0},
+    **{kind: {"exclusiveMaximum": 709} for kind in ("exp", "expm1")},
 }
 
 

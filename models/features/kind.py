@@ -105,6 +105,10 @@ class Kind(Strict):
         """
         raise NotImplementedError
 
+    def asks(self, position: int) -> list[dict[str, Any]]:  # noqa: ARG002 - most kinds take what there is
+        """Return what it asks of a field that is its input of that position, as parts of a JSON Schema."""
+        return []
+
     def batch(self, args: Sequence[Column]) -> Column:
         """Compute it of many; the bits are those of the expression.
 
@@ -141,6 +145,21 @@ def as_list(column: Column) -> list[Any]:
 def number_or_none(value: OrError) -> float | None:
     """Return what stands for a value, None for an error."""
     return None if value == "error" else float(value)
+
+
+#: The part of a JSON Schema that refuses a missing value.
+NOT_MISSING: dict[str, Any] = {"not": {"type": "null"}}
+
+
+def one_of(keys: Sequence[Any], *, unknown: bool, missing: bool) -> list[dict[str, Any]]:
+    """Return what a look-up asks: a key where others are an error, and something where nothing is."""
+    found = [] if unknown else [{"enum": [*keys, None]}]
+    return found if missing else [*found, NOT_MISSING]
+
+
+#: The largest float64 that is still a finite float32 once it is rounded.
+_LARGEST_FLOAT32 = 3.4028235677973362e38
+IN_FLOAT32: dict[str, Any] = {"minimum": -_LARGEST_FLOAT32, "maximum": _LARGEST_FLOAT32}
 
 
 def refuse(label: str, rule: str, detail: str) -> NoReturn:

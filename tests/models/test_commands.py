@@ -16,6 +16,7 @@ from skl2onnx import to_onnx
 from typer.testing import CliRunner, Result
 
 import run
+from examples.card_payments import PAYMENT_SPEC
 from models.bundle import open_bundle
 from models.errors import ImportRefusedError
 from models.forest import Forest
@@ -66,6 +67,15 @@ def written(kind: str, directory: Path) -> tuple[Path, Any, list[Any]]:
     model = xgb_classifier()
     joblib.dump(model, path)
     return path, model, ["--trust-pickle"]
+
+
+def test_the_schema_of_a_spec_is_printed_or_written(invoke: Invoke, tmp_path: Path) -> None:
+    printed = json.loads(invoke("schema", PAYMENT_SPEC).stdout)
+    invoke("schema", PAYMENT_SPEC, "--out", tmp_path / "schema.json")
+    assert printed == json.loads((tmp_path / "schema.json").read_text())
+    assert printed["$schema"].endswith("2020-12/schema")
+    assert "amount" in printed["required"]
+    assert "cannot be read" in invoke("schema", tmp_path / "none.toml", code=2).stderr
 
 
 @pytest.mark.parametrize("kind", [".txt", ".json", ".ubj", ".onnx", ".joblib", ".pkl"])
