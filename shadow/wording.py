@@ -1,0 +1,48 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def percent(value: float) -> str:
+    """Write a share: 12.3 %, 0.04 %."""
+    scaled = 100 * value
+    if scaled == 0 or abs(scaled) >= 10:  # noqa: PLR2004 - digits that are worth reading
+        return f"{scaled:.1f} %" if scaled not in (0, 100) else f"{scaled:.0f} %"
+    return f"{scaled:.2g} %" if abs(scaled) < 1 else f"{scaled:.1f} %"
+
+
+def amount(value: float) -> str:
+    """Write an amount, or a count that may be an estimate: 1,234 or 12.50."""
+    return f"{value:,.2f}" if abs(value) < 100 and value != int(value) else f"{value:,.0f}"  # noqa: PLR2004
+
+
+def score(value: float | None) -> str:
+    """Write a score."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def us(value: float) -> str:
+    """Write microseconds."""
+    return f"{value / 1000:,.1f} ms" if value >= 1000 else f"{value:.0f} us"  # noqa: PLR2004 - a millisecond
+
+
+def seconds(value: float) -> str:
+    """Write how long something lasts: 3 s, 5 min, 2.5 h, 4 days."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if value >= 2 * size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f} s"
+
+
+def interval(numbers: Mapping[str, float], name: str, *, as_percent: bool = False) -> str:
+    """Write a figure with its interval, if it has one: 0.93 (0.91 to 0.95)."""
+    write = percent if as_percent else _plain
+    if f"{name}_low" not in numbers:
+        return write(numbers[name])
+    return f"{write(numbers[name])} ({write(numbers[f'{name}_low'])} to {write(numbers[f'{name}_high'])})"
+
+
+def _plain(value: float) -> str:
+    return amount(value) if abs(value) >= 10 else f"{value:.3f}"  # noqa: PLR2004 - amounts, not ratios
