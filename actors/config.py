@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -99,6 +100,31 @@ class SinkSettings(BaseModel):
     batch: Annotated[int, Field(ge=1, le=100_000)] = 5_000
 
 
+class ShadowSettings(BaseModel):
+    """Shadow nodes of this host: each is one of the group that reads the live topic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nodes: Annotated[int, Field(ge=0, le=256)] = 0
+    #: Records that are evaluated, stored and committed together, at most.
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    #: Megabytes of address space that a candidate's process may take beyond those of an empty one.
+    memory_mb: Annotated[float, Field(ge=100)] = 4000
+    #: How far candidates stand back behind live nodes of the same host.
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    #: Seconds of CPU time that any batch may take, and milliseconds more for each of its records.
+    cpu_s: Annotated[float, Field(ge=1)] = 5.0
+    cpu_ms_record: Annotated[float, Field(ge=0)] = 20.0
+    #: Seconds by the clock until a batch must be answered, on top of four times its CPU time.
+    hang_s: Annotated[float, Field(ge=1)] = 30.0
+    #: Send results to the topic `<prefix>.<environment>.shadow` as well.
+    results_topic: bool = False
+    #: Write results to Parquet files in this directory as well.
+    parquet: Path | None = None
+    #: A file is finished when it has so many megabytes, or is so many seconds old.
+    parquet_mb: Annotated[float, Field(gt=0)] = 128
+    parquet_s: Annotated[float, Field(gt=0)] = 300
+
+
 class Settings(BaseSettings):
     """All of it. Variables such as SCOREWIRE_DSN or SCOREWIRE_SCORER__NODES come before the file."""
 
@@ -126,6 +152,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = None
     tee: TeeSettings = TeeSettings()
     sink: SinkSettings = SinkSettings()
+    shadow: ShadowSettings = ShadowSettings()
 
     @field_validator("trusted_keys")
     @classmethod
@@ -179,6 +206,23 @@ def load_settings(file: Path | None) -> Settings:
     except ValueError as error:  # not TOML
         raise ConfigError(f"{chosen}: {error}") from error
     return settings
+
+
+def settings_of(document: str) -> Settings:
+    """Return the configuration that another process of this host has read, from its JSON.
+
+    Raises:
+        ValidationError: it is none.
+    """
+
+    class FromParent(Settings):
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override]  # the others are of no use here
+            cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return FromParent(**json.loads(document))
 
 
 def node_name(role: str, index: int) -> str:

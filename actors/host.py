@@ -68,10 +68,12 @@ class Host:
 
 
 def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
-    """Scorers first: a preprocessor is of use only when it has somebody to ask."""
+    """Scorers first: a preprocessor is of use only when it has somebody to ask; shadows come last."""
     named = (f"--config={config.resolve()}",) if config else ()
     chosen = _free_ports(settings) if settings.preprocessor.port == 0 else []
     wanted = {"scorer": settings.scorer.nodes, "preprocessor": settings.preprocessor.nodes}
+    if settings.kafka is not None:
+        wanted["shadow"] = settings.shadow.nodes
     return [
         ProcessSpec(
             f"{role}-{index}",

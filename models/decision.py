@@ -135,6 +135,11 @@ class DecisionRules:
             None if None in named else frozenset().union(*(one for one in named if one is not None))
         )
 
+    @property
+    def fields(self) -> frozenset[str] | None:
+        """The fields of a transaction that the rules name; None where they may look at any."""
+        return self._fields
+
     def decide(self, scores: Mapping[str, float], transaction: Mapping[str, Any]) -> Decision:
         """Decide on one transaction; never raises, whatever the transaction holds.
 

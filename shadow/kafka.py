@@ -146,7 +146,8 @@ def _common(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def _dotted(more: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", "."): value for name, value in more.items()}
+    # Callbacks are the Python client's, with names of Python.
+    return {name if callable(value) else name.replace("_", "."): value for name, value in more.items()}
 
 
 #: Options that an administrative client refuses or warns of, since they belong to one side alone.

@@ -84,9 +84,16 @@ def sampled(rank: int, sample: float) -> bool:
 def to_columns(row: ResultRow) -> list[Any]:
     """Return a row's values as the table takes them, in the order of COLUMNS, JSON as text."""
     found = [getattr(row, name) for name in COLUMNS]
-    for place, name in _JSON_PLACES:
-        found[place] = _json(found[place], name)
+    for place in _JSON_PLACES:
+        found[place] = _json(found[place])
     return found
+
+
+def document(row: ResultRow) -> bytes:
+    """Return a row as a JSON object, for readers outside: `at` in ISO 8601, null for NaN."""
+    found = {name: getattr(row, name) for name in COLUMNS}
+    found["at"] = row.at.isoformat()
+    return json.dumps(_plain(found), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def row_of(record: Mapping[str, Any]) -> ResultRow:
@@ -100,18 +107,21 @@ def row_of(record: Mapping[str, Any]) -> ResultRow:
     return ResultRow(**found)
 
 
-def _json(value: Any, name: str) -> str:
+def _json(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except ValueError:  # JSON has no NaN and no infinity
         text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
-    if name == "fields" and "\\u0000" in text:  # which PostgreSQL's jsonb does not hold
-        clean = {_clean(key): _clean(one) for key, one in value.items()}
-        text = json.dumps(_plain(clean), ensure_ascii=False, separators=(",", ":"))
+    if "\\u0000" in text:  # which PostgreSQL's jsonb does not hold
+        text = json.dumps(_clean(_plain(value)), ensure_ascii=False, separators=(",", ":"))
     return text
 
 
 def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_clean(name): _clean(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(one) for one in value]
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
@@ -130,4 +140,4 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-_JSON_PLACES = tuple((COLUMNS.index(name), name) for name in _AS_JSON)
+_JSON_PLACES = tuple(COLUMNS.index(name) for name in _AS_JSON)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from actors.config import Settings
 from actors.roles import Roles
 
+__all__ = ["SHADOW_ROLES"]
+
+
+def _shadow(settings: Settings, index: int, port: int | None) -> int:
+    del port  # it listens nowhere
+    from shadow.node import run_shadow_node  # noqa: PLC0415 - it loads Kafka's client, which few commands need
+
+    return run_shadow_node(settings, index)
+
+
 #: Role to what runs it.
-SHADOW_ROLES: Final[Roles] = {}
+SHADOW_ROLES: Final[Roles] = {"shadow": _shadow}
