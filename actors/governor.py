@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +24,13 @@ from actors.loader import Load, LoadDone, LoadFailed
 from actors.preprocessor import RefreshScorers
 from actors.serving import MailboxActor
 from actors.state import Canary, Holdings, NodeState
+from actors.tally import Watch
+from actors.watch import WatchSource
+from governance.canary_watch import look, report
 from governance.membership import beat, join, leave
 from governance.releases import Release
 from governance.rollouts import acknowledge, settle
 from governance.watcher import View, Watcher
-from transport.client.loop import Loop
 from transport.mailbox import Timer
 
 logger = logging.getLogger(__name__)
@@ -39,75 +41,6 @@ BEAT_S = 1.0
 RETRY_S = 2.0
 #: Seconds until the loader is asked again for a release of which it said nothing: it may have died.
 ASK_AGAIN_S = 60.0
-
-
-class _Watch:
-    """The watcher as a source of the actor's loop.
-
-    Its descriptor is not watched while the connection is in use: libpq may close it there, and a loop
-    must not wait on a descriptor that is closed or, worse, another's by now.
-    """
-
-    def __init__(self, loop: Loop, watcher: Watcher, on_view: Callable[[View], None]) -> None:
-        self._loop = loop
-        self._watcher = watcher
-        self._on_view = on_view
-        self._fd: int | None = None
-        self._told = ""
-        # A hint that came while a statement ran was read with its result: the descriptor tells of it no more.
-        self._look_for_hints = False
-        loop.add(self)
-
-    def due(self) -> float:
-        return 0.0 if self._look_for_hints else self._watcher.due()
-
-    def pump(self) -> None:
-        self._look_for_hints = False
-        with self._unwatched():
-            view = self._watcher.pump()
-        self._tell_of_loss()
-        if view is not None:
-            self._on_view(view)
-
-    def do(self, work: Callable[[psycopg.Connection[Any]], Any]) -> bool:
-        """Do some work in the database; False if it is away, which the watcher then finds and mends."""
-        self._look_for_hints = True
-        with self._unwatched():
-            connection = self._watcher.connection
-            if connection is None:
-                return False
-            try:
-                work(connection)
-            except psycopg.Error as error:
-                # Whatever it is, a schema that is gone included: this node serves on with what it holds.
-                logger.warning("the database did not take a word of this node: %s", error)
-                return False
-        return True
-
-    def close(self) -> None:
-        with self._unwatched():
-            self._watcher.close()
-
-    @contextlib.contextmanager
-    def _unwatched(self) -> Iterator[None]:
-        if self._fd is not None:
-            self._loop.unwatch(self._fd)
-            self._fd = None
-        try:
-            yield
-        finally:
-            self._fd = self._watcher.fileno()
-            if self._fd is not None:
-                self._loop.watch(self._fd, self)
-
-    def _tell_of_loss(self) -> None:
-        reason = "" if self._watcher.connected else self._watcher.reason
-        if reason != self._told:
-            self._told = reason
-            if reason:
-                logger.warning("waiting for the database, serving what is held: %s", reason)
-            else:
-                logger.info("the database is back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +74,7 @@ class GovernorActor(MailboxActor):
     def on_start(self) -> None:
         """Begin to watch."""
         watcher = Watcher(self._dsn, self._state.environment)
-        self._watch = _Watch(self.loop, watcher, self._take_view)
+        self._watch = WatchSource(self.loop, watcher, self._take_view)
         self.loop.add(Timer(BEAT_S, self._beat))
 
     def on_stop(self) -> None:
@@ -210,7 +143,7 @@ class GovernorActor(MailboxActor):
         if current not in held.releases:
             return
         kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
-        found = Holdings(MappingProxyType(kept), current, _canary(view, kept))
+        found = Holdings(MappingProxyType(kept), current, _canary(view, kept, held.canary))
         if found != held:
             self._state.holdings = found
         if held.current != current:
@@ -265,6 +198,30 @@ class GovernorActor(MailboxActor):
             "endpoints": tuple(state.endpoints.values()),
         }
         self._watch.do(lambda connection: self._say(connection, word))
+        self._watch_canary()
+
+    def _watch_canary(self) -> None:
+        """Say what was counted of the canary, and see whether it is time that it grows or ends."""
+        canary = self._state.holdings.canary
+        if canary is not None and canary.watch is not None and self._state.role == "preprocessor":
+            watch, environment, node_id = canary.watch, self._state.environment, self._state.node_id
+            self._watch.do(
+                lambda connection: report(
+                    connection,
+                    environment,
+                    number=watch.release,
+                    step=watch.step,
+                    node_id=node_id,
+                    counts=watch.snapshot(),
+                )
+            )
+        if self._view is not None and self._view.canary is not None and self._view.canary.watched:
+            self._watch.do(self._look)
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        done = look(connection, self._state.environment, by=self._state.node_id)
+        if done:
+            logger.warning("%s", done)
 
     def _say(self, connection: psycopg.Connection[Any], word: dict[str, Any]) -> None:
         if self._joined and beat(connection, self._state.node_id, **word):
@@ -289,9 +246,12 @@ def _wanted(view: View) -> list[Release]:
     return list(found.values())
 
 
-def _canary(view: View, held: Container[int]) -> Canary | None:
-    """Return the canary to stamp, if this node holds it by now."""
+def _canary(view: View, held: Container[int], before: Canary | None) -> Canary | None:
+    """Return the canary to stamp, if this node holds it by now. Each of its steps is counted apart."""
     found = view.canary
     if found is None or found.release.number not in held:
         return None
-    return Canary(found.release.number, found.percent, found.key)
+    number, watch = found.release.number, before.watch if before else None
+    if watch is None or (watch.release, watch.step) != (number, found.step):
+        watch = Watch(number, found.step)
+    return Canary(number, found.percent, found.key, watch)

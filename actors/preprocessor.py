@@ -12,6 +12,7 @@ import zmq
 from actors.evaluation import FEATURES
 from actors.serving import ServingActor
 from actors.state import Loaded, NodeState
+from actors.tally import Tally
 from models.spec import TransactionError
 from transport.client import wire
 from transport.client.answer import Answer, Decision, Trace, pack_answer
@@ -101,36 +102,50 @@ class PreprocessorActor(ServingActor):
         if not isinstance(transaction, dict):
             why = "a transaction is a map of named fields"
             raise ProtocolError(why, field="transaction", rule="type")
-        loaded = self._stamp(body.get("release"), transaction)
+        loaded, tally = self._stamp(body.get("release"), transaction)
         try:
             vectors = loaded.vectors(transaction)
         except TransactionError as error:
+            if tally is not None:
+                tally.fail(TransactionRefusedError.code)
             raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
+        except Exception:
+            if tally is not None:
+                tally.fail("internal")
+            raise
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
-        call = _Call(self, request, loaded, id_, transaction)
+        call = _Call(self, request, loaded, tally, id_, transaction)
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
         message = wire.pack_body({"release": loaded.release, **sent})
         self._in_flight += 1
         self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
 
-    def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> Loaded:
-        """Return the release that evaluates a transaction: named by it, the canary, or the current."""
+    def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> tuple[Loaded, Tally | None]:
+        """Return the release that evaluates a transaction: named by it, the canary, or the current.
+
+        While there is a canary, a transaction that might have been given it is counted: with its tally.
+        """
         if wanted is not None and not isinstance(wanted, int):
             raise ProtocolError("a release is named by its number", field="release", rule="type")
         holdings = self.state.holdings
-        loaded = holdings.find(wanted)
-        if wanted is None and loaded is not None and holdings.canary is not None:
-            key = transaction.get(holdings.canary.key or loaded.spec.id_field or "")
-            if key is not None and holdings.canary.takes(key):
-                loaded = holdings.releases.get(holdings.canary.release, loaded)
+        loaded, tally = holdings.find(wanted), None
+        if wanted is None and loaded is not None and (canary := holdings.canary) is not None:
+            key = transaction.get(canary.key or loaded.spec.id_field or "")
+            if key is not None:
+                beside = holdings.releases.get(canary.release) if canary.takes(key) else None
+                if canary.watch is not None:
+                    tally = canary.watch.canary if beside else canary.watch.champion
+                loaded = beside or loaded
+            elif canary.watch is not None:
+                canary.watch.keyless += 1
         if loaded is None:
             held = sorted(self.state.holdings.releases)
             which = "no release was promoted here yet" if not held else f"the releases held are {held}"
             raise UnknownReleaseError(
                 f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}"
             )
-        return loaded
+        return loaded, tally
 
     def finish(self, call: _Call, outcome: bytes | Exception) -> None:
         """Answer the caller with what the scorers said."""
@@ -140,25 +155,33 @@ class PreprocessorActor(ServingActor):
         elif isinstance(outcome, Exception):
             self.listener.fail(call.request, outcome)
         else:
-            self.listener.answer(call.request, call.answer(outcome))
+            answer = call.answer(outcome)
+            self.listener.answer(call.request, pack_answer(answer))
+            if call.tally is not None:
+                call.tally.count(answer.trace.us["total"], answer.score)
+            return
+        if call.tally is not None:
+            call.tally.fail(getattr(outcome, "code", "internal"))
 
 
 class _Call:
     """One transaction that is with the scorers."""
 
-    __slots__ = ("actor", "asked", "id", "loaded", "request", "transaction")
+    __slots__ = ("actor", "asked", "id", "loaded", "request", "tally", "transaction")
 
     def __init__(
         self,
         actor: PreprocessorActor,
         request: Request,
         loaded: Loaded,
+        tally: Tally | None,
         id_: str,
         transaction: Mapping[str, Any],
     ) -> None:
         self.actor = actor
         self.request = request
         self.loaded = loaded
+        self.tally = tally
         self.id = id_
         self.transaction = transaction
         self.asked = time.monotonic()
@@ -166,7 +189,7 @@ class _Call:
     def done(self, outcome: bytes | Exception) -> None:
         self.actor.finish(self, outcome)
 
-    def answer(self, frame: bytes) -> bytes:
+    def answer(self, frame: bytes) -> Answer:
         body = wire.unpack_body(frame)
         answered = time.monotonic()
         decision = self.decide(body["scores"])
@@ -184,13 +207,16 @@ class _Call:
                 "total": _us(now - self.request.arrived),
             },
         )
-        return pack_answer(Answer(self.id, body["scores"], trace, decision))
+        return Answer(self.id, body["scores"], trace, decision)
 
     def decide(self, scores: Mapping[str, float]) -> Decision | None:
         found = self.loaded.decide(scores, self.transaction)
         if found is None:
             return None
-        self.actor.rule_errors += found.errors
+        if found.errors:
+            self.actor.rule_errors += found.errors
+            if self.tally is not None:
+                self.tally.note("rule")
         return Decision(found.outcome, found.reasons)
 
 

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 
 from actors.evaluation import Evaluator
+from actors.tally import Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +39,13 @@ class Canary:
         release: its number.
         percent: how many of a hundred keys.
         key: the field of the transaction whose value is the key; "" is its id.
+        watch: where a preprocessor counts what becomes of it in this step.
     """
 
     release: int
     percent: float
     key: str
+    watch: Watch | None = None
 
     def takes(self, value: object) -> bool:
         """Say whether a key is given the canary: always the same for a key, and still so when it grows."""

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from governance.audit import acting
+from governance.canary_steps import Canary, begin_step, end_canary, end_step
 from governance.database import Connection
 from governance.errors import PromotionRefusedError
 from governance.freezes import refuse_frozen
 from governance.notify import notify
 from governance.rollouts import Rollout, open_rollout
 
-
-@dataclass(frozen=True)
-class Canary:
-    """Which keys are given a canary.
-
-    Attributes:
-        percent: how many of a hundred, by a stable hash: keys that are in stay in when it grows.
-        key: the field of the transaction whose value is the key; "" is its id.
-
-    Raises:
-        PromotionRefusedError: no such percentage.
-    """
-
-    percent: float
-    key: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.percent <= 100:  # noqa: PLR2004 - percent
-            raise PromotionRefusedError(f"{self.percent:g} is no percentage: 0 to 100 is")
+__all__ = ["Canary", "canary", "finish", "set_percent", "stop"]
 
 
 def canary(connection: Connection, environment: str) -> dict[str, Any] | None:
@@ -45,18 +27,19 @@ def canary(connection: Connection, environment: str) -> dict[str, Any] | None:
 def set_percent(connection: Connection, environment: str, percent: float, *, by: str, reason: str) -> None:
     """Give the canary to more keys, or to fewer; 0 leaves it to callers who name its release.
 
+    A schedule goes on from there, but not from 0.
+
     Raises:
         PromotionRefusedError: there is no canary, or no such percentage.
         FrozenError: the environment is frozen; taking all keys away is still possible.
     """
     wanted = Canary(percent)
     with acting(connection, by, reason):
-        _held(connection, environment)
+        number = _held(connection, environment)
         if wanted.percent:
             refuse_frozen(connection, environment)
-        connection.execute(
-            "UPDATE environment SET canary_percent = %s WHERE name = %s", (wanted.percent, environment)
-        )
+        end_step(connection, environment, "changed")
+        begin_step(connection, environment, number, wanted.percent)
         notify(connection, environment)
 
 
@@ -86,10 +69,7 @@ def stop(connection: Connection, environment: str, *, by: str, reason: str) -> i
     """
     with acting(connection, by, reason):
         number = _held(connection, environment)
-        connection.execute(
-            "UPDATE environment SET canary = NULL, canary_percent = 0, canary_key = '' WHERE name = %s",
-            (environment,),
-        )
+        end_canary(connection, environment)
         notify(connection, environment)
     return number
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from governance.artifacts import find_any
-from governance.canary import Canary
+from governance.canary_steps import Canary
 from governance.changes import retire, rollback
 from governance.database import Connection
 from governance.errors import ApprovalNeededError
@@ -26,6 +26,7 @@ from governance.terminal import (
     Locate,
     connected,
     fail,
+    failing_plainly,
     local_time,
     say,
     table,
@@ -33,6 +34,8 @@ from governance.terminal import (
 )
 
 PANEL = "Change what is served"
+#: How long a canary has each percentage of its schedule, if nobody says otherwise.
+STEP_MINUTES = 30.0
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; whoever looks back will read it.")]
 RoleOption = Annotated[str, typer.Option(help="As what: a role that the policy asks for.")]
@@ -89,6 +92,13 @@ class _ChangeCommands:
         canary_key: Annotated[
             str, typer.Option(help="The field whose value is the key.", show_default="the id")
         ] = "",
+        schedule: Annotated[
+            str, typer.Option(help="Let the canary grow by itself, as in 1,5,25,100.", show_default="by hand")
+        ] = "",
+        step_minutes: Annotated[
+            float, typer.Option(help="How long it has each percentage at least.", min=0)
+        ] = STEP_MINUTES,
+        stay: Annotated[bool, typer.Option(help="It stays a canary after the last.")] = False,
         by: ByOption = "",
         wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
         config: ConfigOption = None,
@@ -100,6 +110,7 @@ class _ChangeCommands:
         changes, the exit code is 1, and the reason is printed and kept.
         """
         stages = _stages(model or [], features or [], decision, drop or [])
+        plan = _plan(canary, canary_key, schedule, step_minutes, stay=stay)
         with connected(self._locate, config) as (connection, environment):
             try:
                 rollout = promote(
@@ -110,7 +121,7 @@ class _ChangeCommands:
                     slot=slot,
                     comment=comment,
                     prepare_s=deadline,
-                    canary=None if canary is None else Canary(canary, canary_key),
+                    canary=plan,
                 )
             except ApprovalNeededError as waiting:
                 say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)
@@ -254,6 +265,20 @@ def _stages(
     if len(stages) < len(pairs):
         fail("each stage can be named once: --model NAME is one, and --model SCORE=NAME one for each score")
     return stages
+
+
+def _plan(
+    percent: float | None, key: str, schedule: str, step_minutes: float, *, stay: bool
+) -> Canary | None:
+    """Return the canary that was asked for; None for all keys at once."""
+    try:
+        steps = tuple(float(part) for part in schedule.split(",")) if schedule else ()
+    except ValueError:
+        fail(f"{schedule!r} is no schedule: name percentages, as in 1,5,25,100")
+    with failing_plainly():
+        if steps:
+            return Canary(steps[0] if percent is None else percent, key, steps, step_minutes * 60, stay)
+        return None if percent is None else Canary(percent, key, stays=stay)
 
 
 #: The score that an artifact is named for.

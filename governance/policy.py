@@ -72,6 +72,37 @@ class Bound(BaseModel):
         return " and ".join(f"{word} {value}" for word, value in bounds if value is not None) or "anything"
 
 
+class CanaryPolicy(BaseModel):
+    """What an environment asks of a canary.
+
+    Attributes:
+        required: whether nothing becomes current without having been a canary.
+        schedule: the percentages that each canary grows to by itself; empty: by hand, or as it is promoted.
+        step_minutes: how long each of them lasts at least.
+        min_observations: transactions of a step that must be the canary's before it grows, and before its
+            latency and its scores are judged.
+        max_error_rate: by how much its share of errors may be above the champion's.
+        max_latency_ratio: how large the 99th percentile of its time may be, the champion's being 1.
+        max_psi: the population stability index of its scores against the champion's.
+    """
+
+    model_config = _STRICT
+    required: bool = False
+    schedule: tuple[Annotated[float, Field(gt=0, le=100)], ...] = ()
+    step_minutes: Annotated[float, Field(ge=0)] = 30.0
+    min_observations: Annotated[int, Field(ge=1)] = 1000
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_latency_ratio: Annotated[float, Field(gt=0)] | None = None
+    max_psi: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("schedule")
+    @classmethod
+    def _grows(cls, schedule: tuple[float, ...]) -> tuple[float, ...]:
+        if list(schedule) != sorted(set(schedule)):
+            raise ValueError("a schedule grows, as 1, 5, 25, 100 does")
+        return schedule
+
+
 class Policy(BaseModel):
     """What an environment asks of a promotion.
 
@@ -84,6 +115,7 @@ class Policy(BaseModel):
         max_age_days: how old a model's training may be.
         metrics: bounds for what the model's provenance says of it; `NAME.METRIC` for a model with a name.
         latency_us: how long a node's median single row may take in its smoke test.
+        canary: what is asked of a canary; None asks for nothing.
     """
 
     model_config = _STRICT
@@ -95,6 +127,7 @@ class Policy(BaseModel):
     max_age_days: Annotated[float, Field(gt=0)] | None = None
     metrics: Mapping[str, Bound] = Field(default_factory=dict)
     latency_us: Annotated[float, Field(gt=0)] | None = None
+    canary: CanaryPolicy | None = None
 
 
 def read_policy(document: Any) -> Policy:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from governance.artifacts import NEEDED_STAGES, find_any, kind_of_stage, split_stage
 from governance.audit import acting
-from governance.canary import Canary
+from governance.canary_steps import Canary
 from governance.database import Connection
 from governance.errors import (
     ApprovalNeededError,
@@ -67,14 +68,18 @@ def promote(
             "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
         )
         found = _resolve(connection, stages)
-        policy = _pass_gates(connection, environment, slot, found)
+        policy = _pass_gates(connection, environment, slot, found, canary)
+        canary = _planned(policy, canary)
         if not policy.approvals:
             return _release(connection, environment, slot, found, by, comment, prepare_s, canary)
-        percent, key = (canary.percent, canary.key) if canary else (None, "")
+        plan = canary or Canary(0)
         row = connection.execute(
-            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s, percent, key)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (environment, slot, Jsonb(found), by, comment, prepare_s, percent, key),
+            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s, percent, key,"
+            " schedule, step_s, stays) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (
+                *(environment, slot, Jsonb(found), by, comment, prepare_s),
+                *(canary.percent if canary else None, plan.key, list(plan.schedule), plan.step_s, plan.stays),
+            ),
         ).fetchone()
         assert row is not None  # noqa: S101 - RETURNING of one inserted row
         waiting = proposal(connection, row["id"])
@@ -114,7 +119,7 @@ def decide(
         if not approves:
             _close(connection, proposal_id, "rejected", None)
         elif not any(proposal(connection, proposal_id).needed.values()):
-            _pass_gates(connection, found.environment, found.slot, found.stages)
+            _pass_gates(connection, found.environment, found.slot, found.stages, found.canary)
             opened = _release(
                 connection,
                 found.environment,
@@ -123,14 +128,32 @@ def decide(
                 found.proposed_by,
                 found.comment,
                 found.prepare_s,
-                None if found.percent is None else Canary(found.percent, found.key),
+                found.canary,
             )
             _close(connection, proposal_id, "released", opened.release.number)
         return proposal(connection, proposal_id)
 
 
+def _planned(policy: Policy, canary: Canary | None) -> Canary | None:
+    """Return a canary with the schedule of the policy, where that has one."""
+    asked = policy.canary
+    if canary is None or asked is None or not asked.schedule:
+        return canary
+    step_s = asked.step_minutes * 60
+    if canary.schedule and (canary.schedule, canary.step_s) != (asked.schedule, step_s):
+        told = ", ".join(f"{percent:g}" for percent in asked.schedule)
+        raise PromotionRefusedError(
+            f"the policy has a schedule: {told} %, {asked.step_minutes:g} minutes each; promote without one"
+        )
+    return replace(canary, schedule=asked.schedule, step_s=step_s)
+
+
 def _pass_gates(
-    connection: Connection, environment: str, slot: str, stages: Mapping[str, str | None]
+    connection: Connection,
+    environment: str,
+    slot: str,
+    stages: Mapping[str, str | None],
+    canary: Canary | None,
 ) -> Policy:
     """Hold the environment, and see that it takes the promotion now.
 
@@ -142,6 +165,10 @@ def _pass_gates(
     _refuse_retired(connection, stages)
     pipeline = _slots(connection, environment, slot, stages)[slot]
     policy = policy_of(connection, environment)
+    first = current_release(connection, environment) is None
+    asked = policy.canary is not None and policy.canary.required and slot == CHAMPION and not first
+    if asked and canary is None:
+        raise GateError(f"{environment} does not take it: canary.required: promote it with --canary")
     failed = [one for one in judge(connection, policy, slot, pipeline) if not one.passed]
     if failed:
         said = "; ".join(f"{one.gate}: {one.detail}" for one in failed)
@@ -203,9 +230,7 @@ def _release(
         prepare_s,
         by=by,
         comment=comment,
-        kind="canary" if canary else "promotion",
-        percent=canary.percent if canary else None,
-        key=canary.key if canary else "",
+        canary=canary,
     )
 
 

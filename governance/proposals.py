@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from governance.audit import acting
+from governance.canary_steps import Canary
 from governance.database import Connection
 from governance.errors import UnknownProposalError
 from governance.policy import policy_of
@@ -29,6 +30,9 @@ class Proposal:
         prepare_s: seconds that the nodes will have.
         percent: of a canary; None of others.
         key: of a canary.
+        schedule: of a canary, the percentages that it grows to by itself.
+        step_s: of a canary, seconds that each of them lasts at least.
+        stays: of a canary, whether it stays one after the last.
         state: `open`, then `released` or `rejected` for good.
         number: the release that it became.
         closed_at: when it was settled.
@@ -46,11 +50,21 @@ class Proposal:
     prepare_s: float
     percent: float | None
     key: str
+    schedule: tuple[float, ...]
+    step_s: float
+    stays: bool
     state: Literal["open", "released", "rejected"]
     number: int | None
     closed_at: datetime | None
     approvals: Mapping[str, Mapping[str, Any]]
     needed: Mapping[str, int]
+
+    @property
+    def canary(self) -> Canary | None:
+        """What keys it is proposed for; None for all."""
+        if self.percent is None:
+            return None
+        return Canary(self.percent, self.key, self.schedule, self.step_s, self.stays)
 
 
 def proposal(connection: Connection, proposal_id: int) -> Proposal:
@@ -97,6 +111,7 @@ def _complete(connection: Connection, row: dict[str, Any]) -> Proposal:
     given = [one["role"] for one in said if one["approves"]]
     needed = {role: max(0, count - given.count(role)) for role, count in asked.items()}
     words = {one.pop("person"): one for one in said}
+    row["schedule"] = tuple(row["schedule"])
     return Proposal(**row, approvals=words, needed=needed if row["state"] == "open" else {})
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from governance.audit import acting
+from governance.canary_steps import Canary, begin_step, end_canary, end_step
 from governance.database import Connection
 from governance.errors import UnknownRolloutError
 from governance.membership import FRESH_S, members
@@ -45,6 +46,9 @@ class Rollout:
             `active` when all nodes hold it.
         percent: of a canary, how many of a hundred keys are given it; None of others.
         key: of a canary, the field whose value is the key; "" is the transaction's id.
+        schedule: of a canary, the percentages that it grows to; empty where it grows by hand.
+        step_s: seconds that each of them lasts at least.
+        stays: whether it stays a canary after the last, instead of becoming current.
         nodes: each node that must be ready, to whether it is; None while it has not said.
     """
 
@@ -61,6 +65,9 @@ class Rollout:
     kind: Kind
     percent: float | None
     key: str
+    schedule: tuple[float, ...]
+    step_s: float
+    stays: bool
     nodes: Mapping[str, bool | None]
 
 
@@ -73,28 +80,37 @@ def open_rollout(
     by: str,
     comment: str = "",
     kind: Kind = "promotion",
-    percent: float | None = None,
-    key: str = "",
+    canary: Canary | None = None,
 ) -> Rollout:
     """Open a rollout for all nodes that are fresh now, and settle it if there are none.
 
     Call it in the transaction that holds the environment, and has written the release if it is new.
     """
+    plan = canary or Canary(0)
     row = connection.execute(
-        "INSERT INTO rollout (environment, number, deadline, started_by, comment, kind, percent, key)"
-        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s, %s, %s) RETURNING id",
-        (environment, number, prepare_s, by, comment, kind, percent, key),
+        "INSERT INTO rollout (environment, number, deadline, started_by, comment, kind, percent, key,"
+        " schedule, step_s, stays) VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s,"
+        " %s, %s, %s, %s, %s) RETURNING id",
+        (
+            *(environment, number, prepare_s, by, comment, "canary" if canary else kind),
+            *(plan.percent if canary else None, plan.key, list(plan.schedule), plan.step_s, plan.stays),
+        ),
     ).fetchone()
     assert row is not None  # noqa: S101 - RETURNING of one inserted row
+    return begin_rollout(connection, environment, row["id"])
+
+
+def begin_rollout(connection: Connection, environment: str, rollout_id: int) -> Rollout:
+    """Let a rollout that this transaction has written wait for the nodes that are fresh now."""
     connection.execute(
         "INSERT INTO rollout_node (rollout, node_id) SELECT %s, node_id FROM member"
         " WHERE environment = %s AND state <> 'draining'"
         " AND beat_at > clock_timestamp() - make_interval(secs => %s)",
-        (row["id"], environment, FRESH_S),
+        (rollout_id, environment, FRESH_S),
     )
-    _settle(connection, row["id"])
+    _settle(connection, rollout_id)
     notify(connection, environment)
-    return rollout(connection, row["id"])
+    return rollout(connection, rollout_id)
 
 
 def acknowledge(connection: Connection, rollout_id: int, node_id: str, *, ready: bool, reason: str) -> None:
@@ -227,16 +243,13 @@ def _finish(connection: Connection, row: dict[str, Any], state: str, reason: str
         (state, reason, row["id"]),
     )
     if state == "active" and row["kind"] == "canary":
-        connection.execute(
-            "UPDATE environment SET canary = %s, canary_percent = %s, canary_key = %s WHERE name = %s",
-            (row["number"], row["percent"], row["key"], row["environment"]),
-        )
+        end_step(connection, row["environment"], "ended")
+        begin_step(connection, row["environment"], row["number"], row["percent"], row["key"])
     elif state == "active":
         # Whatever becomes current ends the canary: that was measured against what is no longer.
+        end_canary(connection, row["environment"], current=row["number"])
         connection.execute(
-            "UPDATE environment SET current = %s, canary = NULL, canary_percent = 0, canary_key = ''"
-            " WHERE name = %s",
-            (row["number"], row["environment"]),
+            "UPDATE environment SET current = %s WHERE name = %s", (row["number"], row["environment"])
         )
     notify(connection, row["environment"])
 
@@ -247,4 +260,5 @@ def _complete(connection: Connection, row: dict[str, Any]) -> Rollout:
         (row["id"],),
     ).fetchall()
     release = releases(connection, row["environment"], [row.pop("number")])[0]
+    row["schedule"] = tuple(row["schedule"])
     return Rollout(**row, release=release, nodes={node["node_id"]: node["ready"] for node in nodes})

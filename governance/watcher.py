@@ -27,11 +27,21 @@ _CONNECT_S, _STATEMENT_S = 3, 10
 
 @dataclass(frozen=True)
 class CanaryView:
-    """A canary that is active; see governance.canary."""
+    """A canary that is active; see governance.canary.
+
+    Attributes:
+        release: the release that some keys are given.
+        percent: how many of a hundred.
+        key: the field whose value is the key; "" is the transaction's id.
+        step: the number of the step that goes on.
+        watched: whether it grows by a schedule, or has gates that may end it.
+    """
 
     release: Release
     percent: float
     key: str
+    step: int
+    watched: bool
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sklearn.ensemble import RandomForestClassifier
 from typer.testing import CliRunner, Result
 
 import run
+from governance.canary_watch import report
 from governance.database import connect
 from governance.training import fingerprint, register_model
 
@@ -175,6 +176,42 @@ def test_a_canary_is_started_grown_and_finished_or_stopped(invoke: Run, tmp_path
     assert told(invoke("status", "--json"))["release"]["number"] == 2
     assert "no percentage" in invoke(*promote, "--canary", 500, code=2).stderr
     assert "has no canary" in invoke("canary", "set", 5, code=2).stderr
+
+
+@pytest.mark.usefixtures("model")
+def test_a_canary_with_a_schedule_is_looked_at(invoke: Run, tmp_path: Path, dsn: str) -> None:
+    invoke("register", tmp_path / "spec.toml", "--name", "payments")
+    (tmp_path / "policy.toml").write_text("[canary]\nmin_observations = 10\nmax_error_rate = 0.01\n")
+    invoke("policy", "set", tmp_path / "policy.toml", "--reason", "x")
+    promote = ("promote", "--model", "fraud", "--features", "payments", "--json")
+    invoke(*promote)
+    assert "production has no canary" in invoke("canary", "status").stdout
+    begun = told(invoke(*promote, "--schedule", "1,5,25", "--step-minutes", 30, "--stay"))
+    assert (begun["percent"], begun["schedule"], begun["step_s"], begun["stays"]) == (
+        1,
+        [1, 5, 25],
+        1800,
+        True,
+    )
+    side = {"requests": 8, "errors": {"internal": 1}, "latency": {"400": 7}, "scores": {"290": 7}}
+    counts = {"canary": side, "champion": {**side, "requests": 800, "errors": {}}, "keyless": 3}
+    with connect(dsn) as connection:
+        report(connection, "production", number=2, step=1, node_id="p-0", counts=counts)
+    told_now = told(invoke("canary", "status", "--json"))
+    assert told_now["canary"]["figures"]["canary"]["error_rate"] == 1 / 8
+    assert told_now["steps"][0]["outcome"] == ""
+    shown = " ".join(invoke("canary", "status").stdout.split())
+    for part in (
+        "it grows to 5 %",
+        "8 of 10 transactions",
+        "12.50%",
+        "internal",
+        "max_error_rate",
+        "3 trans",
+    ):
+        assert part in shown, part
+    assert "no schedule" in invoke(*promote, "--schedule", "a,b", code=2).stderr
+    assert "a schedule grows" in invoke(*promote, "--schedule", "5,1", code=2).stderr
 
 
 @pytest.mark.usefixtures("model")

@@ -22,6 +22,7 @@ from actors.preprocessor import PreprocessorActor, RefreshScorers
 from actors.scorer import ScorerActor
 from actors.state import Canary, Holdings, Loaded, NodeState
 from actors.supervisor import ChildSpec, Supervisor
+from actors.tally import Watch
 from models.decision import DecisionFile, DecisionRules
 from models.forest import Forest
 from models.importers import import_model
@@ -181,6 +182,37 @@ def test_some_keys_are_given_the_canary_and_all_others_the_current_release(
     taken = next(f"c{n}" for n in range(20) if canary.takes(f"c{n}"))
     assert running.client.score({"id": 1, "a": 0.5, "customer": taken}, release=1).trace.release == 1
     assert running.client.score({"id": 1, "a": 0.5}, release=2).trace.release == 2
+
+
+def test_what_becomes_of_a_canary_and_of_the_current_release_is_counted(small: Any, loaded: Loaded) -> None:
+    running = small()
+    rules = [{"when": "tx.kind == 'gift'", "decide": "review", "reason": "gift"}]
+    file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules})
+    watch = Watch(2, 1)
+    canary = Canary(2, 50.0, "customer", watch)
+    both = {1: loaded, 2: replace(loaded, release=2, rules=DecisionRules(file))}
+    running.state.holdings = Holdings(MappingProxyType(both), 1, canary)
+    running.scorers[0].holdings = running.state.holdings
+    taken = {c: canary.takes(c) for c in range(40)}
+    for customer in taken:
+        running.client.score({"id": 1, "a": 0.5, "customer": customer, "kind": "book"})
+    mine = sum(taken.values())
+    assert (watch.canary.requests, watch.champion.requests) == (mine, 40 - mine)
+    assert not watch.canary.errors
+    assert sum(watch.canary.scores.values()) == sum(watch.canary.latency.values()) == mine
+    # What is refused, by the features or by the model, and a rule that cannot be evaluated.
+    customer = next(c for c in taken if taken[c])
+    for wrong in ({"a": "x"}, {"a": 0.5, "b": 1e308}):
+        with pytest.raises(ScorewireError):
+            running.client.score({"id": 1, "customer": customer, "kind": "book", **wrong})
+    running.client.score({"id": 1, "a": 0.5, "customer": customer})
+    assert watch.canary.errors == {"bad_transaction": 2, "rule": 1}
+    assert watch.canary.requests == mine + 3
+    # Whoever names a release, and who has no key, tells nothing of the two.
+    running.client.score({"id": 1, "a": 0.5, "customer": customer}, release=2)
+    running.client.score({"id": 1, "a": 0.5})
+    assert watch.canary.requests + watch.champion.requests == 43
+    assert watch.snapshot()["keyless"] == 1
 
 
 def test_a_pipeline_with_rules_answers_with_their_decision_and_reasons(small: Any, loaded: Loaded) -> None:

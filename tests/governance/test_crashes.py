@@ -12,10 +12,13 @@ import psycopg
 import pytest
 
 from governance.audit import verify
+from governance.canary import canary
+from governance.canary_steps import Canary, steps
+from governance.canary_watch import act, report
 from governance.changes import rollback
 from governance.database import Connection, connect
 from governance.errors import ApprovalNeededError
-from governance.policy import Policy, set_policy
+from governance.policy import Policy, read_policy, set_policy
 from governance.promotion import decide, promote
 from governance.proposals import add_approver, proposals
 from governance.releases import current_release, releases
@@ -126,6 +129,49 @@ def test_the_last_word_of_a_rollout_is_taken_whole_or_not_at_all(
         return active
 
     assert deaths(dsn, change, check) > 3
+
+
+@pytest.mark.parametrize(
+    ("failed", "schedule", "made"),
+    [(30, (5.0, 50.0), "returned"), (0, (5.0, 50.0), "grew"), (0, (5.0,), "finished")],
+)
+def test_a_look_at_a_canary_returns_grows_or_finishes_it_whole_or_not_at_all(
+    dsn: str,
+    connection: Connection,
+    stages: dict[str, str],
+    failed: int,
+    schedule: tuple[float, ...],
+    made: str,
+) -> None:
+    promote(connection, environment="qa", stages=stages, by="ann")
+    policy = {"canary": {"min_observations": 20, "max_error_rate": 0.01}}
+    set_policy(connection, "qa", read_policy(policy), by="olga", reason="x")
+    promote(connection, environment="qa", stages=stages, by="ann", canary=Canary(5.0, schedule=schedule))
+    side: dict[str, Any] = {"latency": {}, "scores": {}}
+    counts = {
+        "canary": {"requests": 30, "errors": {"internal": failed}, **side},
+        "champion": {"requests": 30, "errors": {}, **side},
+    }
+    report(connection, "qa", number=2, step=1, node_id="p-0", counts=counts)
+
+    def change(own: Connection) -> None:
+        act(own, "qa", by="p-0")
+
+    def check() -> bool:
+        verify(connection)
+        found = {one["step"]: one["outcome"] for one in steps(connection, "qa")}
+        now, beside = current_release(connection, "qa"), canary(connection, "qa")
+        assert now is not None
+        if found == {1: ""}:
+            assert (now.number, beside and beside["percent"]) == (1, 5)
+            assert len(rollouts(connection, "qa")) == 2
+            return False
+        assert found == ({1: made, 2: ""} if made == "grew" else {1: made})
+        assert (beside and beside["percent"]) == (50 if made == "grew" else None)
+        assert now.number == (2 if made == "finished" else 1)
+        return True
+
+    assert deaths(dsn, change, check) > 8
 
 
 def test_a_rollback_is_made_whole_or_not_at_all(
