@@ -10,6 +10,7 @@ import actors.roles
 import examples.demo
 import governance.commands
 import models.commands
+import shadow.commands
 import shadow.roles
 
 app = typer.Typer(
@@ -21,6 +22,9 @@ app = typer.Typer(
 app.command(name="demo")(examples.demo.demo)
 actors.commands.register_commands(app, actors.roles.LIVE_ROLES | shadow.roles.SHADOW_ROLES)
 governance.commands.register_commands(app, actors.commands.locate)
+app.add_typer(
+    shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"
+)
 app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
 
 if __name__ == "__main__":

@@ -109,7 +109,9 @@ class _ChangeCommands:
         Every node prepares it, and only when all are ready does any use it. If a node refuses, nothing
         changes, the exit code is 1, and the reason is printed and kept.
         """
-        stages = _stages(model or [], features or [], decision, drop or [])
+        stages = named_stages(model or [], features or [], decision, drop or [])
+        if not stages:
+            fail("name what to promote: --model, --features, --decision, or more of them")
         plan = _plan(canary, canary_key, schedule, step_minutes, stay=stay)
         with connected(self._locate, config) as (connection, environment):
             try:
@@ -248,7 +250,7 @@ class _ChangeCommands:
         say({"digest": found.digest, "serves_in": serving}, sentence, as_json=as_json)
 
 
-def _stages(
+def named_stages(
     model: list[str], features: list[str], decision: str | None, drop: list[str]
 ) -> dict[str, str | None]:
     """Return stage to what was named for it; `SCORE=X` names X for a score."""
@@ -259,8 +261,6 @@ def _stages(
             pairs.append((f"{base}:{score[1]}", one[score.end() :]) if score else (base, one))
     if decision:
         pairs.append(("decision", decision))
-    if not pairs:
-        fail("name what to promote: --model, --features, --decision, or more of them")
     stages = dict(pairs)
     if len(stages) < len(pairs):
         fail("each stage can be named once: --model NAME is one, and --model SCORE=NAME one for each score")

@@ -95,7 +95,7 @@ def start(
             raise ShadowRefusedError(f"{environment} has no release yet: there is nothing to shadow")
         if not overrides:
             raise ShadowRefusedError("a shadow overrides a stage: name --model, --features or --decision")
-        found = {stage: _artifact(connection, stage, wanted) for stage, wanted in overrides.items()}
+        found = resolve(connection, overrides)
         _refuse_misfit(connection, {**release.slots[CHAMPION].stages, **found})
         _refuse_namesake(connection, environment, name)
         try:
@@ -111,6 +111,15 @@ def start(
         notify(connection, environment)
     assert row is not None  # noqa: S101 - RETURNING of one inserted row
     return Shadow(**row)
+
+
+def resolve(connection: Connection, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of what stages are to be overridden with.
+
+    Raises:
+        ShadowRefusedError: an unknown stage, or an artifact that is missing, of another kind or retired.
+    """
+    return {stage: _artifact(connection, stage, wanted) for stage, wanted in overrides.items()}
 
 
 def resume(connection: Connection, environment: str, name: str, *, by: str, reason: str = "") -> Shadow:
@@ -143,22 +152,6 @@ def retire(connection: Connection, environment: str, name: str, *, by: str, reas
     if not reason.strip():
         raise ShadowRefusedError("say why: whoever tries the same again will read it")
     return _bring(connection, environment, name, "retired", OPEN, by, reason)
-
-
-def note_promoted(
-    connection: Connection, shadow_id: int, *, by: str, reason: str = "", release: int | None
-) -> Shadow:
-    """Say that what a shadow overrides was promoted; `release` is None while people must approve it."""
-    with acting(connection, by, reason):
-        row = connection.execute(
-            "UPDATE shadow SET state = 'promoted', state_at = clock_timestamp(), state_by = %s,"
-            " state_reason = %s, release = %s WHERE id = %s RETURNING *",
-            (by, reason, release, shadow_id),
-        ).fetchone()
-        if row is None:
-            raise UnknownShadowError(f"there is no shadow {shadow_id}")
-        notify(connection, row["environment"])
-    return Shadow(**row)
 
 
 def suspend(connection: Connection, shadow: Shadow, node_id: str, reason: str) -> bool:

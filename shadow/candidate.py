@@ -154,6 +154,17 @@ class _Ready:
         return found
 
 
+def check_candidate(pipeline: Pipeline, overrides: Pipeline, load: Load) -> None:
+    """Make a shadow ready for records of a pipeline, as its nodes will, to find out whether they can.
+
+    Raises:
+        GovernanceError, ModelError, ActorError: an artifact cannot be had, trusted or used.
+        HiddenFieldError: the field policy hides what it needs.
+        psycopg.OperationalError: the database is away.
+    """
+    _Ready(pipeline, overrides, load)
+
+
 class Candidate:
     """Evaluates live records by a shadow's overrides.
 

@@ -14,7 +14,8 @@ from governance.changes import retire
 from governance.database import Connection, connect
 from governance.errors import ShadowRefusedError, UnknownShadowError
 from governance.promotion import promote
-from tests.governance.conftest import SPEC
+from governance.rollouts import acknowledge
+from tests.governance.conftest import SPEC, enter
 
 
 @pytest.fixture
@@ -81,15 +82,33 @@ def test_what_cannot_run_is_refused_by_name(
         shadows.retire(connection, "qa", "one", by="ann", reason=" ")
 
 
-def test_a_promoted_shadow_stays_so_and_learns_its_release_once(
-    connection: Connection, served: dict[str, str]
+def test_a_shadow_is_promoted_by_the_rollout_that_brings_what_it_overrides(
+    connection: Connection, served: dict[str, str], tmp_path: Path
 ) -> None:
-    started = begin(connection, served)
-    assert shadows.note_promoted(connection, started.id, by="ann", release=None).state == "promoted"
-    assert shadows.note_promoted(connection, started.id, by="ann", release=1).release == 1
+    spec = tmp_path / "second.toml"
+    spec.write_text(SPEC.format(name="second"))
+    second = register(connection, spec, kind="feature_spec", name="second", by="ann").digest
+    same = begin(connection, served, "same")
+    started = shadows.start(connection, "qa", "one", {"features": second}, by="ann")
+    unreported = shadows.start(connection, "qa", "two", {"features": second}, by="ann")
+    for shadow in (same, started):
+        connection.execute("INSERT INTO shadow_report (shadow, figures) VALUES (%s, '{}')", (shadow.id,))
+    enter(connection, "scorer-0")
+    rollout = promote(connection, environment="qa", stages={"features": second}, by="eve", comment="better")
+    assert shadows.find_shadow(connection, "qa", "one").state == "running"
+    acknowledge(connection, rollout.id, "scorer-0", ready=True, reason="")
+    found = shadows.find_shadow(connection, "qa", "one")
+    assert (found.state, found.state_by, found.state_reason, found.release) == (
+        "promoted",
+        "eve",
+        "better",
+        2,
+    )
+    assert shadows.find_shadow(connection, "qa", unreported.name).state == "running"
+    assert shadows.find_shadow(connection, "qa", same.name).state == "running"
     for change in ("state = 'running', release = NULL", "release = NULL"):
         with pytest.raises(psycopg.errors.RaiseException, match="is over"):
-            connection.execute(f"UPDATE shadow SET {change}".encode())
+            connection.execute(f"UPDATE shadow SET {change} WHERE name = 'one'".encode())
     with pytest.raises(psycopg.errors.RaiseException, match="immutable"):
         connection.execute("DELETE FROM shadow")
 
