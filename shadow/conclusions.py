@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from shadow.wording import amount, interval, percent, seconds
+from shadow.wording import VERDICTS, amount, interval, percent, seconds
 
 Numbers = Mapping[str, float]
 #: A finding: its level (good, bad, unsure, known) and its sentence.
@@ -29,18 +29,34 @@ def conclude(numbers: Numbers, parts: Mapping[str, Any]) -> dict[str, Any]:
         state = parts["shadow"]["state"]
         return {
             "verdict": "nothing yet",
+            "headline": VERDICTS["nothing yet"],
             "findings": [],
             "unknown": ["Everything: no result was stored yet."],
             "next": _without_results(state, parts["shadow"]["name"], parts["shadow"]["state_reason"]),
         }
-    findings = [*_health(numbers), *_likeness(numbers), *_value(numbers, parts), *_cost(numbers)]
+    first = "the champion" if parts["kind"] == "shadow" else parts["names"]["champion"]
+    findings = [
+        *_health(numbers),
+        *_likeness(numbers, first),
+        *_value(numbers, parts),
+        *_cost(numbers, first),
+    ]
     verdict = _verdict(numbers)
     return {
         "verdict": verdict,
+        "headline": _headline(verdict, parts),
         "findings": [{"level": level, "text": text} for level, text in findings],
         "unknown": list(_unknown(numbers, parts)),
         "next": _next(verdict, numbers, parts),
     }
+
+
+def _headline(verdict: str, parts: Mapping[str, Any]) -> str:
+    if parts["kind"] == "shadow":
+        return VERDICTS[verdict]
+    names = parts["names"]
+    shadow_first = VERDICTS[verdict].replace("The shadow", names["shadow"])
+    return shadow_first.replace("the champion", names["champion"])
 
 
 def _without_results(state: str, name: str, reason: str) -> str:
@@ -68,29 +84,29 @@ def _health(numbers: Numbers) -> Iterator[Finding]:
         yield "bad", f"{amount(numbers['unknown_scores'])} results have a score that is no finite number."
 
 
-def _likeness(numbers: Numbers) -> Iterator[Finding]:
+def _likeness(numbers: Numbers, first: str) -> Iterator[Finding]:
     if "agreement_exact" not in numbers:
         return
     n = amount(numbers["observations"])
     if numbers["agreement_exact"] == 1:
-        yield "known", f"All scores are the champion's to the last bit, in {n} results."
+        yield "known", f"All scores are those of {first} to the last bit, in {n} results."
     else:
         within = interval(numbers, "agreement_epsilon", as_percent=True)
-        yield "known", f"{within} of the scores lie within 0.01 of the champion's, in {n} results."
+        yield "known", f"{within} of the scores lie within 0.01 of {first}'s, in {n} results."
         if "rank_correlation" in numbers:
             correlation = interval(numbers, "rank_correlation")
-            text = f"Ranks correlate by {correlation}; of the champion's highest scores"
-            yield "known", f"{text} {percent(numbers['top_overlap'])} are the shadow's highest too."
+            text = f"Ranks correlate by {correlation}; of the highest scores of {first}"
+            yield "known", f"{text} {percent(numbers['top_overlap'])} are among its highest too."
     if "flip_rate" in numbers:
         rate = interval(numbers, "flip_rate", as_percent=True)
         at_stake = amount(numbers["flip_amount"])
         yield "known", f"{rate} of the decisions differ, {at_stake} in amounts at stake."
         champion, shadow = (percent(numbers[f"alert_share_{side}"]) for side in ("champion", "shadow"))
-        yield "known", f"The champion does not approve {champion} of the transactions, the shadow {shadow}."
+        yield "known", f"It does not approve {shadow} of the transactions, {first} {champion}."
     if numbers.get("psi", 0) >= _MOVED:
         psi = interval(numbers, "psi")
         text = f"The distribution of scores is another one (PSI {psi}): thresholds of rules"
-        yield "unsure", f"{text} that were set for the champion mean something else here."
+        yield "unsure", f"{text} that were set for {first} mean something else here."
 
 
 def _value(numbers: Numbers, parts: Mapping[str, Any]) -> Iterator[Finding]:
@@ -136,12 +152,12 @@ def _better(
     return "unsure", text.format(words[2])
 
 
-def _cost(numbers: Numbers) -> Iterator[Finding]:
+def _cost(numbers: Numbers, first: str) -> Iterator[Finding]:
     ratio = numbers.get("latency_ratio")
     if ratio is None:
         return
     level = "bad" if ratio > _SLOWER else "known"
-    yield level, f"Its stages take {ratio:.2f} times the champion's time (median, of stages that both ran)."
+    yield level, f"Its stages take {ratio:.2f} times as long as {first}'s (median, of stages that both ran)."
 
 
 def _verdict(numbers: Numbers) -> str:
@@ -159,6 +175,9 @@ def _verdict(numbers: Numbers) -> str:
 
 
 def _unknown(numbers: Numbers, parts: Mapping[str, Any]) -> Iterator[str]:
+    if parts["kind"] == "diff":
+        yield from _unknown_of_labels(numbers)
+        return
     if "coverage" not in numbers:
         yield (
             "Coverage: no live transactions of the shadow's time are in the database "
@@ -198,6 +217,8 @@ def _unknown_of_labels(numbers: Numbers) -> Iterator[str]:
 
 
 def _next(verdict: str, numbers: Numbers, parts: Mapping[str, Any]) -> str:
+    if parts["kind"] == "diff":
+        return _next_of_two(verdict, numbers, parts["names"])
     name = parts["shadow"]["name"]
     if numbers.get("coverage", 1.0) < _COVERED:
         return (
@@ -213,6 +234,21 @@ def _next(verdict: str, numbers: Numbers, parts: Mapping[str, Any]) -> str:
         return told[verdict]
     if not numbers["labels"]:
         return "Let it run, and import labels when they come: likeness alone does not say which is right."
+    return _how_many_more(numbers)
+
+
+def _next_of_two(verdict: str, numbers: Numbers, names: Mapping[str, str]) -> str:
+    if verdict in ("better", "worse"):
+        kept, other = names["shadow"], names["champion"]
+        if verdict == "worse":
+            kept, other = other, kept
+        return f"Keep {kept}: `run.py shadow retire {other} --reason ...`."
+    if verdict == "identical":
+        return "One of the two is enough."
+    if verdict == "mixed":
+        return "Look at the curve of money and the slices, and decide which of the two matters."
+    if not numbers["labels"]:
+        return "Let both run, and import labels when they come: likeness alone does not say which is right."
     return _how_many_more(numbers)
 
 

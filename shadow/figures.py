@@ -72,8 +72,14 @@ def figures(connection: Connection, shadow_id: int, options: Options | None = No
     return work_out(read(connection, shadow_id, options.bounds), options)
 
 
-def work_out(reading: Reading, options: Options) -> Figures:
-    """Work out the figures of what was read."""
+def work_out(reading: Reading, options: Options, *, first: str = "") -> Figures:
+    """Work out the figures of what was read.
+
+    Args:
+        reading: what was read.
+        options: what the reader chose.
+        first: the name of the shadow that takes the champion's place, if one does.
+    """
     summary = reading.summary
     budget = options.budget or _alert_share(summary, 0) or BUDGET
     labelled, of_labels = compare_labelled(reading.labelled, budget, options.alert_cost)
@@ -90,7 +96,8 @@ def work_out(reading: Reading, options: Options) -> Figures:
         **labelled,
     }
     parts = {
-        "kind": "shadow",
+        "kind": "diff" if first else "shadow",
+        "names": {"champion": first or "champion", "shadow": reading.shadow["name"]},
         "at": reading.at.isoformat(),
         "shadow": _facts(reading.shadow),
         "budget": budget,
@@ -127,7 +134,7 @@ def _facts(shadow: Mapping[str, Any]) -> dict[str, Any]:
 def _budget_from(options: Options, summary: Document) -> str:
     if options.budget:
         return "as asked for"
-    return "what the champion does not approve" if _alert_share(summary, 0) else "one in a hundred"
+    return "what is not approved today" if _alert_share(summary, 0) else "one in a hundred"
 
 
 def _alert_share(summary: Document, side: int) -> float:
@@ -149,9 +156,8 @@ def _observed(reading: Reading) -> dict[str, float]:
     lag = sections.lag_s(reading)
     if lag is not None:
         found["lag_s"] = lag
-    found["failed"] = sum(
-        (node["mine"] or {}).get(name, 0) for node in reading.nodes for name in ("poison", "refused")
-    )
+    failed = [(node["mine"] or {}).get(name, 0) for node in reading.nodes for name in ("poison", "refused")]
+    found["failed"] = sum(failed)
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
 
 
 def percent(value: float) -> str:
@@ -36,9 +38,15 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s"
 
 
+def points(value: float) -> str:
+    """Write a difference of two shares: 12.3 points."""
+    return f"{100 * value:.1f} points"
+
+
 def interval(numbers: Mapping[str, float], name: str, *, as_percent: bool = False) -> str:
     """Write a figure with its interval, if it has one: 0.93 (0.91 to 0.95)."""
-    write = percent if as_percent else _plain
+    of_shares = points if name.endswith("_gain") else percent
+    write = of_shares if as_percent else _plain
     if f"{name}_low" not in numbers:
         return write(numbers[name])
     return f"{write(numbers[name])} ({write(numbers[f'{name}_low'])} to {write(numbers[f'{name}_high'])})"
@@ -46,3 +54,24 @@ def interval(numbers: Mapping[str, float], name: str, *, as_percent: bool = Fals
 
 def _plain(value: float) -> str:
     return amount(value) if abs(value) >= 10 else f"{value:.3f}"  # noqa: PLR2004 - amounts, not ratios
+
+
+def visible(text: object) -> str:
+    """Write a text from outside so that nothing in it steers a terminal or hides, as codes where needed."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in str(text))
+
+
+def moment(us_: int | None) -> str:
+    """Write a moment given in Unix microseconds, in UTC."""
+    return "-" if us_ is None else datetime.fromtimestamp(us_ // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+#: What a verdict says in a headline.
+VERDICTS: Final = {
+    "better": "The shadow is better than the champion",
+    "worse": "The shadow is worse than the champion",
+    "mixed": "The shadow is better in one way and not in another",
+    "identical": "The shadow gives the champion's answers",
+    "not known yet": "Which of the two is better is not known yet",
+    "nothing yet": "There are no results yet",
+}
