@@ -99,6 +99,10 @@ class _ChangeCommands:
             float, typer.Option(help="How long it has each percentage at least.", min=0)
         ] = STEP_MINUTES,
         stay: Annotated[bool, typer.Option(help="It stays a canary after the last.")] = False,
+        evidence: Annotated[
+            int | None,
+            typer.Option(help="The report on a shadow run.", show_default="the newest, if one is asked for"),
+        ] = None,
         by: ByOption = "",
         wait: Annotated[bool, typer.Option(help="Wait until all nodes act on it.")] = True,
         config: ConfigOption = None,
@@ -124,6 +128,7 @@ class _ChangeCommands:
                     comment=comment,
                     prepare_s=deadline,
                     canary=plan,
+                    evidence=evidence,
                 )
             except ApprovalNeededError as waiting:
                 say({"proposal": waiting.proposal, "state": "open"}, str(waiting), as_json=as_json)

@@ -245,7 +245,8 @@ def _provenance(file: Path | None, metrics: Sequence[str]) -> dict[str, Any]:
 def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
     for slot, pipeline in release.slots.items():
         stages = "\n".join(f"{stage} {digest[:12]}" for stage, digest in pipeline.stages.items())
-        made = (release.created_by, local_time(release.created_at), release.comment)
+        proof = f" (evidence: report {release.evidence})" if release.evidence else ""
+        made = (release.created_by, local_time(release.created_at), release.comment + proof)
         yield (str(release.number), slot, stages, *made)
 
 

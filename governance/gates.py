@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,42 +10,32 @@ from psycopg.types.json import Jsonb
 
 from governance.artifacts import split_stage
 from governance.database import Connection
+from governance.evidence import Report, judge_labelled, judge_shadow
+from governance.pipelines import Change
 from governance.policy import Bound, Policy
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate says.
-
-    Attributes:
-        gate: its name, as the policy has it.
-        passed: whether it lets the pipeline through.
-        detail: with which figures.
-    """
-
-    gate: str
-    passed: bool
-    detail: str
+from governance.releases import CHAMPION
+from governance.verdicts import Verdict
 
 
 def judge(
-    connection: Connection, policy: Policy, slot: str, pipeline: Mapping[str, str]
+    connection: Connection, policy: Policy, change: Change, *, report: Report | None, canary: bool
 ) -> tuple[Verdict, ...]:
     """Ask all of a policy's gates that can be answered before any node prepares the release.
 
     Args:
         connection: to the database, whose clock counts.
         policy: whose gates.
-        slot: where the pipeline is to go.
-        pipeline: stage to digest.
+        change: what is to be promoted.
+        report: the evidence of a shadow run; None where there is none.
+        canary: whether it is to be a canary first.
     """
-    return tuple(_verdicts(connection, policy, slot, pipeline))
+    return tuple(_verdicts(connection, policy, change, report, canary=canary))
 
 
 def _verdicts(
-    connection: Connection, policy: Policy, slot: str, pipeline: Mapping[str, str]
+    connection: Connection, policy: Policy, change: Change, report: Report | None, *, canary: bool
 ) -> Iterator[Verdict]:
-    now = _now(connection)
+    now, slot, pipeline = _now(connection), change.slot, change.pipeline
     if policy.windows:
         passed = any(window.holds(now) for window in policy.windows)
         yield Verdict("windows", passed, f"it is {now:%A %H:%M} UTC")
@@ -54,6 +43,15 @@ def _verdicts(
         yield _after(connection, environment, slot, pipeline)
     if policy.signed:
         yield _signed(connection, pipeline)
+    # What comes first has no champion to be beside.
+    if slot == CHAMPION and change.held:
+        if policy.canary is not None and policy.canary.required:
+            yield Verdict("canary.required", canary, "promote it with --canary")
+        if policy.shadow is not None and change.changed:
+            yield from judge_shadow(policy.shadow, report, now)
+    if policy.labelled is not None:
+        places = list(policy.after) or [change.environment]
+        yield from judge_labelled(connection, policy.labelled, places, pipeline)
     models = {
         name: _provenance(connection, digest)
         for (base, name), digest in ((split_stage(stage), digest) for stage, digest in pipeline.items())

@@ -103,6 +103,36 @@ class CanaryPolicy(BaseModel):
         return schedule
 
 
+class ShadowPolicy(BaseModel):
+    """What an environment asks of the report on a shadow that tried what is to be promoted.
+
+    Attributes:
+        min_observations: transactions that the shadow must have evaluated.
+        max_age_hours: how old the report may be.
+        figures: bounds for its figures.
+    """
+
+    model_config = _STRICT
+    min_observations: Annotated[int, Field(ge=0)] = 1000
+    max_age_hours: Annotated[float, Field(gt=0)] | None = None
+    figures: Mapping[str, Bound] = Field(default_factory=dict)
+
+
+class LabelledPolicy(BaseModel):
+    """What an environment asks of live decisions, by this pipeline and with labels, in those of `after`.
+
+    Attributes:
+        min_labels: how many there must be.
+        precision: bounds for the share of what was not approved that was positive.
+        recall: bounds for the share of the positive that was not approved.
+    """
+
+    model_config = _STRICT
+    min_labels: Annotated[int, Field(ge=1)] = 100
+    precision: Bound | None = None
+    recall: Bound | None = None
+
+
 class Policy(BaseModel):
     """What an environment asks of a promotion.
 
@@ -116,6 +146,8 @@ class Policy(BaseModel):
         metrics: bounds for what the model's provenance says of it; `NAME.METRIC` for a model with a name.
         latency_us: how long a node's median single row may take in its smoke test.
         canary: what is asked of a canary; None asks for nothing.
+        shadow: what is asked of the report on a shadow; None asks for none.
+        labelled: what is asked of labelled decisions; None asks for none.
     """
 
     model_config = _STRICT
@@ -128,6 +160,8 @@ class Policy(BaseModel):
     metrics: Mapping[str, Bound] = Field(default_factory=dict)
     latency_us: Annotated[float, Field(gt=0)] | None = None
     canary: CanaryPolicy | None = None
+    shadow: ShadowPolicy | None = None
+    labelled: LabelledPolicy | None = None
 
 
 def read_policy(document: Any) -> Policy:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from governance.artifacts import NEEDED_STAGES, find_any, kind_of_stage, split_stage
 from governance.audit import acting
 from governance.canary_steps import Canary
 from governance.database import Connection
@@ -18,10 +17,11 @@ from governance.errors import (
     GateError,
     PromotionRefusedError,
     RolloutInProgressError,
-    UnknownArtifactError,
 )
+from governance.evidence import find_report
 from governance.freezes import refuse_frozen
 from governance.gates import judge
+from governance.pipelines import change_of, refuse_retired, resolve, slots_of
 from governance.policy import Policy, policy_of
 from governance.proposals import Proposal, people, proposal
 from governance.releases import CHAMPION, current_release, write_release
@@ -29,6 +29,34 @@ from governance.rollouts import Rollout, open_rollout
 
 #: Seconds that all nodes together have to prepare a release.
 PREPARE_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A promotion as it is asked for; see promote."""
+
+    environment: str
+    slot: str
+    stages: Mapping[str, str | None]
+    by: str
+    comment: str
+    prepare_s: float
+    canary: Canary | None
+    evidence: int | None
+
+    @classmethod
+    def of(cls, found: Proposal) -> _Wanted:
+        """Return what a proposal is for."""
+        return cls(
+            found.environment,
+            found.slot,
+            found.stages,
+            found.proposed_by,
+            found.comment,
+            found.prepare_s,
+            found.canary,
+            found.evidence,
+        )
 
 
 def promote(
@@ -41,6 +69,7 @@ def promote(
     comment: str = "",
     prepare_s: float = PREPARE_S,
     canary: Canary | None = None,
+    evidence: int | None = None,
 ) -> Rollout:
     """Write the next release of an environment, and open its rollout.
 
@@ -54,6 +83,8 @@ def promote(
         comment: why.
         prepare_s: seconds that the nodes have to prepare it.
         canary: which keys are given it beside the current release; None makes it the current one.
+        evidence: the report on a shadow run by which it is promoted; None takes the newest on this very
+            change where the policy asks for one.
 
     Raises:
         PromotionRefusedError: a canary without a current release, an unknown stage, a stage without an
@@ -67,17 +98,18 @@ def promote(
         connection.execute(
             "INSERT INTO environment (name) VALUES (%s) ON CONFLICT DO NOTHING", (environment,)
         )
-        found = _resolve(connection, stages)
-        policy = _pass_gates(connection, environment, slot, found, canary)
-        canary = _planned(policy, canary)
+        found = resolve(connection, stages)
+        wanted = _Wanted(environment, slot, found, by, comment, prepare_s, canary, evidence)
+        policy, wanted = _pass_gates(connection, wanted)
         if not policy.approvals:
-            return _release(connection, environment, slot, found, by, comment, prepare_s, canary)
-        plan = canary or Canary(0)
+            return _release(connection, wanted)
+        canary, plan = wanted.canary, wanted.canary or Canary(0)
         row = connection.execute(
-            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s, percent, key,"
-            " schedule, step_s, stays) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            "INSERT INTO proposal (environment, slot, stages, proposed_by, comment, prepare_s, evidence,"
+            " percent, key, schedule, step_s, stays) VALUES"
+            " (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
             (
-                *(environment, slot, Jsonb(found), by, comment, prepare_s),
+                *(environment, slot, Jsonb(found), by, comment, prepare_s, wanted.evidence),
                 *(canary.percent if canary else None, plan.key, list(plan.schedule), plan.step_s, plan.stays),
             ),
         ).fetchone()
@@ -119,17 +151,8 @@ def decide(
         if not approves:
             _close(connection, proposal_id, "rejected", None)
         elif not any(proposal(connection, proposal_id).needed.values()):
-            _pass_gates(connection, found.environment, found.slot, found.stages, found.canary)
-            opened = _release(
-                connection,
-                found.environment,
-                found.slot,
-                found.stages,
-                found.proposed_by,
-                found.comment,
-                found.prepare_s,
-                found.canary,
-            )
+            _, wanted = _pass_gates(connection, _Wanted.of(found))
+            opened = _release(connection, wanted)
             _close(connection, proposal_id, "released", opened.release.number)
         return proposal(connection, proposal_id)
 
@@ -148,89 +171,49 @@ def _planned(policy: Policy, canary: Canary | None) -> Canary | None:
     return replace(canary, schedule=asked.schedule, step_s=step_s)
 
 
-def _pass_gates(
-    connection: Connection,
-    environment: str,
-    slot: str,
-    stages: Mapping[str, str | None],
-    canary: Canary | None,
-) -> Policy:
+def _pass_gates(connection: Connection, wanted: _Wanted) -> tuple[Policy, _Wanted]:
     """Hold the environment, and see that it takes the promotion now.
 
     Whoever promotes holds it, so that releases count up without a gap or a fork.
+
+    Returns:
+        the policy, and what is wanted with the canary as the policy has it and the evidence that was found.
     """
+    environment = wanted.environment
     connection.execute("SELECT 1 FROM environment WHERE name = %s FOR UPDATE", (environment,))
     refuse_frozen(connection, environment)
     _refuse_a_second(connection, environment)
-    _refuse_retired(connection, stages)
-    pipeline = _slots(connection, environment, slot, stages)[slot]
+    refuse_retired(connection, wanted.stages)
+    change = change_of(connection, environment, wanted.slot, wanted.stages)
     policy = policy_of(connection, environment)
-    first = current_release(connection, environment) is None
-    asked = policy.canary is not None and policy.canary.required and slot == CHAMPION and not first
-    if asked and canary is None:
-        raise GateError(f"{environment} does not take it: canary.required: promote it with --canary")
-    failed = [one for one in judge(connection, policy, slot, pipeline) if not one.passed]
+    report = None
+    if policy.shadow is not None or wanted.evidence is not None:
+        report = find_report(connection, environment, change.held, change.changed, wanted.evidence)
+    verdicts = judge(connection, policy, change, report=report, canary=wanted.canary is not None)
+    failed = [f"{one.gate}: {one.detail}" for one in verdicts if not one.passed]
     if failed:
-        said = "; ".join(f"{one.gate}: {one.detail}" for one in failed)
-        raise GateError(f"{environment} does not take it: {said}")
-    return policy
+        raise GateError(f"{environment} does not take it: {'; '.join(failed)}")
+    evidence = report.id if report else None
+    return policy, replace(wanted, canary=_planned(policy, wanted.canary), evidence=evidence)
 
 
-def _slots(
-    connection: Connection, environment: str, slot: str, stages: Mapping[str, str | None]
-) -> dict[str, dict[str, str]]:
-    """Return what all slots would hold."""
-    base = current_release(connection, environment)
-    slots = {name: dict(pipeline.stages) for name, pipeline in base.slots.items()} if base else {}
-    slots[slot] = _pipeline(slots.get(slot, {}), stages, f"slot {slot} of {environment}")
-    return slots
-
-
-def _pipeline(held: Mapping[str, str], stages: Mapping[str, str | None], where: str) -> dict[str, str]:
-    """Return what a slot would hold. Features of a score go with the model that takes them."""
-    for stage, digest in stages.items():
-        if digest is None and stage not in held:
-            raise PromotionRefusedError(f"{where} has no stage {stage} to drop: see `run.py releases`")
-    found = {stage: digest for stage, digest in {**held, **stages}.items() if digest is not None}
-    for stage in list(found):
-        base, name = split_stage(stage)
-        if base == "features" and name and f"model:{name}" not in found:
-            if stages.get(stage):
-                raise PromotionRefusedError(
-                    f"{where} would have {stage}, and no model:{name} that takes them"
-                )
-            del found[stage]
-    missing = [stage for stage in NEEDED_STAGES if stage not in found]
-    if missing:
-        raise PromotionRefusedError(f"{where} would have nothing for {', '.join(missing)}: name it as well")
-    return found
-
-
-def _release(
-    connection: Connection,
-    environment: str,
-    slot: str,
-    stages: Mapping[str, str | None],
-    by: str,
-    comment: str,
-    prepare_s: float,
-    canary: Canary | None,
-) -> Rollout:
-    if canary and current_release(connection, environment) is None:
+def _release(connection: Connection, wanted: _Wanted) -> Rollout:
+    environment = wanted.environment
+    if wanted.canary and current_release(connection, environment) is None:
         raise PromotionRefusedError(f"{environment} has no release yet: a canary is beside a current one")
-    slots = _slots(connection, environment, slot, stages)
+    slots = slots_of(connection, change_of(connection, environment, wanted.slot, wanted.stages))
     try:
-        number = write_release(connection, environment, slots, by, comment)
+        number = write_release(connection, environment, slots, wanted.by, wanted.comment, wanted.evidence)
     except psycopg.errors.RaiseException as error:
         raise PromotionRefusedError(error.diag.message_primary or str(error)) from error
     return open_rollout(
         connection,
         environment,
         number,
-        prepare_s,
-        by=by,
-        comment=comment,
-        canary=canary,
+        wanted.prepare_s,
+        by=wanted.by,
+        comment=wanted.comment,
+        canary=wanted.canary,
     )
 
 
@@ -243,28 +226,6 @@ def _refuse_a_second(connection: Connection, environment: str) -> None:
         raise RolloutInProgressError(
             f"{environment} is being taken to release {row['number']} (rollout {row['id']}), "
             f"which ends by {row['deadline']:%H:%M:%S}: wait for it",
-        )
-
-
-def _resolve(connection: Connection, stages: Mapping[str, str | None]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for stage, wanted in stages.items():
-        kinds = kind_of_stage(stage)
-        try:
-            found[stage] = find_any(connection, wanted, kinds).digest if wanted is not None else None
-        except UnknownArtifactError as error:
-            raise PromotionRefusedError(f"stage {stage}: {error}") from error
-    return found
-
-
-def _refuse_retired(connection: Connection, stages: Mapping[str, str | None]) -> None:
-    row = connection.execute(
-        "SELECT r.*, a.name FROM retirement r JOIN artifact a USING (digest) WHERE digest = ANY (%s) LIMIT 1",
-        ([digest for digest in stages.values() if digest],),
-    ).fetchone()
-    if row:
-        raise PromotionRefusedError(
-            f"{row['name']} {row['digest'][:12]} was retired by {row['retired_by']}: {row['reason']}"
         )
 
 

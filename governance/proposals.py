@@ -33,6 +33,7 @@ class Proposal:
         schedule: of a canary, the percentages that it grows to by itself.
         step_s: of a canary, seconds that each of them lasts at least.
         stays: of a canary, whether it stays one after the last.
+        evidence: the report on a shadow run that was named for it, or found; None where there was none.
         state: `open`, then `released` or `rejected` for good.
         number: the release that it became.
         closed_at: when it was settled.
@@ -53,6 +54,7 @@ class Proposal:
     schedule: tuple[float, ...]
     step_s: float
     stays: bool
+    evidence: int | None
     state: Literal["open", "released", "rejected"]
     number: int | None
     closed_at: datetime | None

@@ -31,6 +31,7 @@ class Release:
         created_by: who promoted it.
         comment: why.
         slots: slot to pipeline.
+        evidence: the report on a shadow run by which it was promoted; None where there was none.
     """
 
     environment: str
@@ -39,6 +40,7 @@ class Release:
     created_by: str
     comment: str
     slots: Mapping[str, Pipeline] = field(default_factory=dict)
+    evidence: int | None = None
 
 
 def releases(connection: Connection, environment: str, numbers: list[int] | None = None) -> list[Release]:
@@ -78,13 +80,14 @@ def write_release(
     slots: Mapping[str, Mapping[str, str]],
     by: str,
     comment: str,
+    evidence: int | None = None,
 ) -> int:
     """Write the next release of an environment that this transaction holds; return its number."""
     row = connection.execute(
-        "INSERT INTO release (environment, number, created_by, comment) VALUES (%(environment)s,"
+        "INSERT INTO release (environment, number, created_by, comment, evidence) VALUES (%(environment)s,"
         " 1 + (SELECT coalesce(max(number), 0) FROM release WHERE environment = %(environment)s),"
-        " %(by)s, %(comment)s) RETURNING number",
-        {"environment": environment, "by": by, "comment": comment},
+        " %(by)s, %(comment)s, %(evidence)s) RETURNING number",
+        {"environment": environment, "by": by, "comment": comment, "evidence": evidence},
     ).fetchone()
     assert row is not None  # noqa: S101 - RETURNING of one inserted row
     number = int(row["number"])

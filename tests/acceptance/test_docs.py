@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from examples.card_payments import PAYMENT_SPEC, simulate
+from governance.policy import read_policy
 from models.importers import import_model
 from models.spec import load_spec
 
@@ -96,6 +98,8 @@ def test_the_commands_and_the_code_of_the_page_of_governance_run(
     for text in re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         (name,) = re.findall(r"^# ([a-z]+\.toml)", text)
         (tmp_path / name).write_text(text)
+        if name != "provenance.toml":
+            read_policy(tomllib.loads(text))
     payments, labels = simulate(n=2_000, seed=3)
     spec = load_spec(PAYMENT_SPEC)
     x, names = spec.matrix(payments), list(spec.feature_names)
