@@ -14,6 +14,10 @@ import pytest
 import zmq
 
 from tests.transport.node import EchoNode
+from transport.client import wire
+from transport.client.loop import Loop
+from transport.client.pool import Pool
+from transport.client.wire import Kind
 
 LIMIT_S = 20
 
@@ -24,6 +28,48 @@ def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
         assert time.monotonic() < give_up_at, what
         time.sleep(0.005)
     return found
+
+
+class Caller:
+    """A pool on a loop that the test itself serves."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *endpoints: str) -> None:
+        self.loop = Loop()
+        self.pool = Pool(self.loop, context, endpoints)
+        self.outcomes: list[tuple[Any, bytes | Exception]] = []
+
+    def ask(self, payload: Any = None, *, do: str = "echo", deadline_s: float = LIMIT_S) -> None:
+        body = wire.pack_transaction({"do": do, "payload": payload})
+        deadline = time.monotonic() + deadline_s
+        self.pool.submit(Kind.SCORE, body, deadline, lambda out: self.outcomes.append((payload, out)))
+
+    def serve(self, until: Callable[[], Any]) -> None:
+        give_up_at = time.monotonic() + LIMIT_S
+        while not until():
+            assert time.monotonic() < give_up_at, (self.pool.states(), self.pool.counters())
+            for source in self.loop.wait():
+                source.pump()
+
+    def answers(self, count: int) -> list[tuple[Any, bytes | Exception]]:
+        """Serve until so many outcomes are there, and take them."""
+        self.serve(lambda: len(self.outcomes) >= count)
+        taken, self.outcomes = self.outcomes, []
+        return taken
+
+    def state(self, endpoint: str) -> str:
+        return self.pool.states()[endpoint]
+
+    def is_ready(self, *endpoints: str) -> bool:
+        return all(self.state(endpoint) == "ready" for endpoint in endpoints)
+
+    def close(self) -> None:
+        self.pool.close()
+        self.loop.close()
+
+
+def echoed(outcome: bytes | Exception) -> str:
+    assert isinstance(outcome, bytes), outcome
+    return str(wire.unpack_body(outcome)["id"])
 
 
 class ProcessNode:
@@ -99,3 +145,16 @@ def threads(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[..., T
     yield start
     for node in started:
         node.kill()
+
+
+@pytest.fixture
+def call(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[..., Caller]]:
+    callers: list[Caller] = []
+
+    def make(*endpoints: str) -> Caller:
+        callers.append(Caller(context, *endpoints))
+        return callers[-1]
+
+    yield make
+    for caller in callers:
+        caller.close()

@@ -30,6 +30,12 @@ class EchoNode:
         self.ready = True
         self.over = False
         self.batches: list[int] = []
+        #: What is done to every request, whatever it says.
+        self.always = ""
+        #: Seconds that each takes.
+        self.slow_s = 0.0
+        #: What came while `always` was "keep"; answered when it is something else.
+        self.kept: list[Request] = []
         try:
             self.listener = Listener(
                 self.loop, context, address, kind=Kind.SCORE, on_batch=self.on_batch, ready=lambda: self.ready
@@ -42,10 +48,13 @@ class EchoNode:
         self.batches.append(len(requests))
         for request in self.listener.drop_late(requests):
             transaction = wire.unpack_body(request.frame)["transaction"]
-            self.do(request, transaction.get("do", "echo"), transaction.get("payload"))
+            time.sleep(self.slow_s)
+            self.do(request, self.always or transaction.get("do", "echo"), transaction.get("payload"))
 
     def do(self, request: Request, what: str, payload: object) -> None:
-        if what == "crash":
+        if what == "keep":
+            self.kept.append(request)
+        elif what == "crash":
             os._exit(1)
         elif what == "hang":
             time.sleep(3600)
@@ -70,6 +79,9 @@ class EchoNode:
             self.loop.sleep_ahead()
             for source in self.loop.wait(block=not self.over):
                 source.pump()
+            if self.kept and self.always != "keep":
+                kept, self.kept = self.kept, []
+                self.on_batch(kept)
         self.listener.close()
 
 

@@ -7,13 +7,12 @@ import signal
 import socket as sockets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import zmq
 
-from tests.transport.conftest import LIMIT_S, ProcessNode, ThreadNode
+from tests.transport.conftest import ProcessNode, ThreadNode, echoed
 from transport.client import wire
 from transport.client.errors import (
     ClosedError,
@@ -24,67 +23,11 @@ from transport.client.errors import (
     TransactionRefusedError,
     UnknownReleaseError,
 )
-from transport.client.loop import Loop
-from transport.client.pool import MAX_FAILURES, Pool
+from transport.client.pool import MAX_FAILURES
 from transport.client.wire import Kind
 
 Processes = Callable[..., ProcessNode]
 Threads = Callable[..., ThreadNode]
-
-
-class Caller:
-    """A pool on a loop that the test itself serves."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *endpoints: str) -> None:
-        self.loop = Loop()
-        self.pool = Pool(self.loop, context, endpoints)
-        self.outcomes: list[tuple[Any, bytes | Exception]] = []
-
-    def ask(self, payload: Any = None, *, do: str = "echo", deadline_s: float = LIMIT_S) -> None:
-        body = wire.pack_transaction({"do": do, "payload": payload})
-        deadline = time.monotonic() + deadline_s
-        self.pool.submit(Kind.SCORE, body, deadline, lambda out: self.outcomes.append((payload, out)))
-
-    def serve(self, until: Callable[[], Any]) -> None:
-        give_up_at = time.monotonic() + LIMIT_S
-        while not until():
-            assert time.monotonic() < give_up_at, (self.pool.states(), self.pool.counters())
-            for source in self.loop.wait():
-                source.pump()
-
-    def answers(self, count: int) -> list[tuple[Any, bytes | Exception]]:
-        """Serve until so many outcomes are there, and take them."""
-        self.serve(lambda: len(self.outcomes) >= count)
-        taken, self.outcomes = self.outcomes, []
-        return taken
-
-    def state(self, endpoint: str) -> str:
-        return self.pool.states()[endpoint]
-
-    def is_ready(self, *endpoints: str) -> bool:
-        return all(self.state(endpoint) == "ready" for endpoint in endpoints)
-
-    def close(self) -> None:
-        self.pool.close()
-        self.loop.close()
-
-
-@pytest.fixture
-def call(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[..., Caller]]:
-    callers: list[Caller] = []
-
-    def make(*endpoints: str) -> Caller:
-        callers.append(Caller(context, *endpoints))
-        return callers[-1]
-
-    yield make
-    for caller in callers:
-        caller.close()
-
-
-def echoed(outcome: bytes | Exception) -> str:
-    assert isinstance(outcome, bytes), outcome
-    return str(wire.unpack_body(outcome)["id"])
 
 
 def test_every_caller_gets_the_answer_to_its_own_request(call: Any, threads: Threads) -> None:
@@ -102,7 +45,7 @@ def test_work_goes_to_the_less_loaded_of_two(call: Any, threads: Threads) -> Non
         caller.ask(number)
     caller.answers(3000)
     shares = [sum(node.node.batches) for node in nodes]
-    assert sum(shares) == 3000
+    assert sum(shares) == caller.pool.stats.sent
     assert min(shares) > 600
 
 
@@ -238,6 +181,8 @@ def test_a_request_that_fails_node_after_node_is_given_up(call: Any, processes: 
     caller.ask(1, do=do)
     (_, outcome), *_ = caller.answers(1)
     assert isinstance(outcome, NodeFailedError)
+    # It is the request that is to blame: nobody answered it.
+    assert caller.pool.stats.failing == 0
     caller.ask(2)
     assert echoed(caller.answers(1)[0][1]) == "2"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,10 +11,9 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from . import wire
+from .health import Health
 from .wire import Kind
 
-#: The share of a new measurement in the smoothed latency.
-_LATENCY_WEIGHT = 0.2
 #: Frames read from one member before the others have their turn.
 _FRAMES_A_TURN = 256
 
@@ -43,26 +41,33 @@ class Request:
         done: called once, with the answer's frame or the error, in the thread of the loop.
         tried: members that were asked since it last found nobody.
         asked: how often it was sent.
+        sent_at: when it was sent first.
         failures: members that failed while they held it.
-        holder: the member that holds it now, and under which number.
+        holders: the members that hold it now, and under which numbers.
+        hedge: the member that was asked because the first one took long.
+        accused: members that erred on it, and are blamed for that if another answers it.
     """
 
     kind: Kind
     body: bytes
     deadline: float
     done: Callable[[bytes | Exception], None]
-    tried: set[str] = field(default_factory=set)
+    tried: list[Member] = field(default_factory=list)
     asked: int = 0
+    sent_at: float = 0.0
     failures: int = 0
-    holder: tuple[Member, int] | None = None
+    holders: list[tuple[Member, int]] = field(default_factory=list)
+    hedge: Member | None = None
+    accused: list[Member] = field(default_factory=list)
     finished: bool = False
 
     def drop(self) -> None:
-        """Let the member that holds it forget it."""
-        if self.holder is not None:
-            member, number = self.holder
-            member.held.pop(number, None)
-            self.holder = None
+        """Let the members that hold it forget it, but for how long they take with it."""
+        for member, number in self.holders:
+            entry = member.held.pop(number, None)
+            if entry is not None:
+                member.losers[number] = (entry[1], self.deadline)
+        self.holders.clear()
 
 
 class Member:
@@ -73,8 +78,10 @@ class Member:
         self.state = State.UNKNOWN
         # What a dead connection had delivered is read after its end is: a beat among it proves nothing.
         self.connected = False
+        self.health = Health()
         self.held: dict[int, tuple[Request, float]] = {}
-        self.latency_s = 0.0
+        # What another member answered first, or nobody in time: still work here. Number to (sent, deadline).
+        self.losers: dict[int, tuple[float, float]] = {}
         self._unanswered_beats = 0
         self._heard = False
         self._pinged = False
@@ -91,18 +98,29 @@ class Member:
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(events)
         self.socket.connect(endpoint)
 
-    def send(self, request: Request, id: int) -> bool:  # noqa: A002 - the word on the wire
+    def send(self, request: Request, id: int, now: float) -> bool:  # noqa: A002 - the word on the wire
         """Hand a request over; False if the member cannot take it now."""
-        now = time.monotonic()
         budget_us = max(1, int((request.deadline - now) * 1e6))
         try:
             self.socket.send(wire.pack_header(request.kind, id, budget_us) + request.body, zmq.NOBLOCK)
         except zmq.Again:
             return False
+        if self.health.failing:
+            self.health.probe(now)
         self.held[id] = (request, now)
-        request.holder = (self, id)
+        request.holders.append((self, id))
+        if not request.asked:
+            request.sent_at = now
         request.asked += 1
         return True
+
+    def usable(self, now: float) -> bool:
+        """Say whether it should be asked, if another can be."""
+        return self.health.usable(now, len(self.held))
+
+    def cost(self, now: float) -> float:
+        """Return the load that one more request would meet here."""
+        return self.health.cost(now, len(self.held) + len(self.losers))
 
     def frames(self) -> Iterator[bytes]:
         """Read what has arrived, without waiting, up to one turn's worth."""
@@ -142,17 +160,21 @@ class Member:
         except zmq.Again:
             self._pinged = False
 
-    def measure(self, sent_at: float) -> None:
-        """Take the time of an answer into the smoothed latency."""
-        taken = time.monotonic() - sent_at
-        self.latency_s += _LATENCY_WEIGHT * (taken - self.latency_s)
-
     def give_back(self) -> list[Request]:
-        """Give back the requests that it holds."""
-        requests = [request for request, _ in self.held.values()]
-        for request in requests:
-            request.drop()
+        """Give back the requests that it holds; those that another holds as well keep that one."""
+        requests = []
+        for number, (request, _) in self.held.items():
+            request.holders.remove((self, number))
+            requests.append(request)
+        self.held.clear()
+        self.losers.clear()
         return requests
+
+    def forget_losers(self, now: float) -> None:
+        """Wait no longer for what nobody can want any more, and note how long it was waited for."""
+        for number in [number for number, (_, deadline) in self.losers.items() if deadline < now]:
+            sent_at, _ = self.losers.pop(number)
+            self.health.measure(now - sent_at, now)
 
     def close(self) -> None:
         """Close both sockets."""

@@ -1,24 +1,25 @@
 """The pool: the one way to call a redundant set of nodes.
 
-It belongs to one thread and is served by that thread's loop. It asks the less loaded of two random
-members ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher 2001), holds a deadline for
-each request, and asks elsewhere at once when a member disconnects, says no, or misses three beats in a
-row. A member that is left out is probed with every beat and comes back with its first answer. Scoring is
-pure, so asking twice is safe: the first answer counts.
+It belongs to one thread and is served by that thread's loop. It asks the less loaded of two random members,
+by outstanding work and latency; holds a deadline for each request; asks elsewhere at once when a member
+disconnects, says no, or misses three beats in a row, and a second time what is slow. A member that is left
+out is probed and comes back with its first answer. Scoring is pure, so asking twice is safe: the first
+answer counts.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import random
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import zmq
 
 from . import wire
+from .budget import Budget
+from .choice import choose
 from .errors import (
     ClosedError,
     DeadlineExceededError,
@@ -26,10 +27,12 @@ from .errors import (
     NoNodeError,
     OverloadedError,
     ScorewireError,
-    UnavailableError,
+    UnknownReleaseError,
 )
+from .hedge import Hedger
 from .loop import Loop
 from .member import Member, Request, State
+from .stats import PoolStats
 from .wire import Kind
 
 #: Called once for each request, with the answer's frame or with the error.
@@ -43,22 +46,13 @@ MISSES = 3
 MAX_FAILURES = 3
 #: Requests under way beyond which a caller is told `overloaded`.
 MAX_IN_FLIGHT = 50_000
+#: Repetitions after an error for each request, in the long run and at once. What was lost with a node is
+#: asked elsewhere without a budget: it replaces work and adds none.
+RETRY_SHARE, RETRY_BURST = 0.2, 1_000.0
+#: Seconds that a member which said `overloaded`, and not for how long, is spared.
+_BUSY_S = 0.02
 #: Answered requests that may wait for their deadline before they are let go.
 _DEADLINES_KEPT = 1_000
-
-
-@dataclass(slots=True)
-class PoolStats:
-    """What a pool has counted since it was made."""
-
-    sent: int = 0
-    answered: int = 0
-    refused: int = 0
-    retried: int = 0
-    expired: int = 0
-    late: int = 0
-    ejected: int = 0
-    unreadable: int = 0
 
 
 class Pool:
@@ -78,11 +72,13 @@ class Pool:
         self._beat_s = beat_s
         self._next_beat = time.monotonic()
         self._members: dict[str, Member] = {}
+        self._ready: list[Member] = []
+        self._hedger = Hedger()
+        self._retries = Budget(RETRY_SHARE, RETRY_BURST)
         self._ids = itertools.count(1)
         self._deadlines: list[tuple[float, int, Request]] = []
         self._waiting: list[Request] = []
         self._in_flight = 0
-        self._random = random.Random()  # noqa: S311 - balances load, keeps no secret
         loop.add(self)
         self.set_members(endpoints)
 
@@ -94,6 +90,7 @@ class Pool:
             self._loop.unwatch(member.monitor)
             orphans = member.give_back()
             member.close()
+            self._note_ready()
             self._ask_elsewhere(orphans)
         for endpoint in sorted(set(endpoints) - set(self._members)):
             member = Member(self._context, endpoint)
@@ -119,16 +116,19 @@ class Pool:
             done(OverloadedError(f"{self._in_flight} requests are under way already"))
             return
         self._in_flight += 1
+        self._retries.fill()
         heapq.heappush(self._deadlines, (deadline, next(self._ids), request))
         if len(self._deadlines) > 2 * self._in_flight + _DEADLINES_KEPT:
             self._forget_finished()
-        self._ask(request)
+        if self._ask(request) and len(self._ready) > 1:
+            self._hedger.watch(request)
 
     def due(self) -> float:
-        """Return the time of the next beat or deadline."""
+        """Return the time of the next beat, deadline or second asking."""
         while self._deadlines and self._deadlines[0][2].finished:
             heapq.heappop(self._deadlines)
-        return min(self._next_beat, self._deadlines[0][0]) if self._deadlines else self._next_beat
+        soon = min(self._next_beat, self._hedger.due())
+        return min(soon, self._deadlines[0][0]) if self._deadlines else soon
 
     def _forget_finished(self) -> None:
         """Let go of answered requests: with long deadlines they would pile up until those have passed."""
@@ -147,9 +147,10 @@ class Pool:
                     self._ask_elsewhere(self._not_given_up(self._eject(member), "the connection was lost"))
         now = time.monotonic()
         self._expire(now)
+        self._hedge(now)
         if now >= self._next_beat:
             self._next_beat = now + self._beat_s
-            self._beat()
+            self._beat(now)
 
     def close(self) -> None:
         """Fail what is under way with ClosedError, and close all sockets."""
@@ -163,31 +164,36 @@ class Pool:
 
     # -- asking
 
-    def _ask(self, request: Request) -> None:
-        while candidates := self._candidates(request):
-            chosen = self._less_loaded(candidates)
-            request.tried.add(chosen.endpoint)
-            if chosen.send(request, next(self._ids)):
+    def _ask(self, request: Request) -> bool:
+        now = time.monotonic()
+        while (chosen := choose(self._candidates(request), now)) is not None:
+            request.tried.append(chosen)
+            if chosen.send(request, next(self._ids), now):
                 self.stats.sent += 1
-                return
+                return True
         self._waiting.append(request)
+        return False
 
     def _candidates(self, request: Request) -> list[Member]:
-        return [
-            member
-            for endpoint, member in self._members.items()
-            if member.state is State.READY and endpoint not in request.tried
-        ]
+        tried = request.tried
+        return [member for member in self._ready if member not in tried] if tried else self._ready
 
-    def _less_loaded(self, candidates: list[Member]) -> Member:
-        if len(candidates) == 1:
-            return candidates[0]
-        first, second = self._random.sample(candidates, 2)
-        return min(first, second, key=lambda member: (len(member.held), member.latency_s))
+    def _hedge(self, now: float) -> None:
+        """Ask a second member what takes long; the answer that comes first counts."""
+        for request in self._hedger.ripe(now):
+            usable = [member for member in self._candidates(request) if member.usable(now)]
+            if not usable:
+                continue
+            chosen = min(usable, key=lambda member: member.cost(now))
+            request.tried.append(chosen)
+            if chosen.send(request, next(self._ids), now):
+                request.hedge = chosen
+                self.stats.sent += 1
+                self.stats.hedged += 1
 
     def _ask_elsewhere(self, requests: list[Request]) -> None:
         for request in requests:
-            if not request.finished:
+            if not request.finished and not request.holders:
                 self.stats.retried += 1
                 self._ask(request)
 
@@ -215,25 +221,49 @@ class Pool:
             self.stats.unreadable += 1
 
     def _take_reply(self, member: Member, header: wire.Header, frame: bytes) -> None:
+        now = time.monotonic()
         request, sent_at = member.held.pop(header.id, (None, 0.0))
-        if request is None or request.finished:
+        if request is None:
+            self._take_loser(member, header.id, now)
+            return
+        request.holders.remove((member, header.id))
+        member.health.measure(now - sent_at, now)
+        self._hedger.measure(now - sent_at)
+        if header.kind is not Kind.ANSWER:
+            self._take_error(request, member, wire.unpack_error(frame), now)
+            return
+        member.health.praise(sent_at, now)
+        self.stats.answered += 1
+        self.stats.hedges_won += request.hedge is member
+        for accused in request.accused:
+            self.stats.failing += accused.health.blame(now)
+        self._finish(request, frame)
+
+    def _take_loser(self, member: Member, number: int, now: float) -> None:
+        sent_at, deadline = member.losers.pop(number, (now, now))
+        if deadline <= now:
             self.stats.late += 1
             return
-        member.measure(sent_at)
-        if header.kind is Kind.ANSWER:
-            self.stats.answered += 1
-            self._finish(request, frame)
-            return
-        self._take_error(request, wire.unpack_error(frame))
+        self.stats.duplicates += 1
+        member.health.measure(now - sent_at, now)
+        self._hedger.measure(now - sent_at)
 
-    def _take_error(self, request: Request, error: ScorewireError) -> None:
+    def _take_error(self, request: Request, member: Member, error: ScorewireError, now: float) -> None:
         """Ask elsewhere what another member may answer; hand the caller what nobody can mend."""
-        request.drop()
+        if isinstance(error, OverloadedError):
+            member.health.busy_until = now + _BUSY_S
+        elif type(error) is ScorewireError or isinstance(error, UnknownReleaseError):
+            request.accused.append(member)
+        if request.holders:  # another member may still answer it
+            return
         if type(error) is ScorewireError:  # `internal`, or a code of a newer node
-            self._ask_elsewhere(self._not_given_up([request], error.detail))
-        elif isinstance(error, UnavailableError) and self._candidates(request):
-            self._ask_elsewhere([request])
+            hopeful = self._not_given_up([request], error.detail)
         else:
+            hopeful = [request] if isinstance(error, _ELSEWHERE) and self._candidates(request) else []
+        if hopeful and self._retries.take():
+            self._ask_elsewhere(hopeful)
+        elif not request.finished:
+            self.stats.unaffordable += bool(hopeful)
             self.stats.refused += 1
             self._finish(request, error)
 
@@ -244,26 +274,33 @@ class Pool:
             request.failures += 1
             if request.failures < MAX_FAILURES:
                 hopeful.append(request)
-            else:
+            elif not request.holders:
                 detail = f"{request.failures} nodes in turn failed while they held this request: {why}"
                 self._finish(request, NodeFailedError(detail))
         return hopeful
 
     def _turn(self, member: Member, state: State) -> None:
         """Note what a member says of itself, and hand a member that became ready what waits."""
-        if not member.connected:
+        if not member.connected or member.state is state:
             return
-        became_ready = state is State.READY and member.state is not State.READY
         member.state = state
-        if became_ready:
+        self._note_ready()
+        if state is State.READY:
+            member.health.welcome(time.monotonic())
             self._ask_waiting()
+
+    def _note_ready(self) -> None:
+        self._ready = [member for member in self._members.values() if member.state is State.READY]
 
     # -- time
 
-    def _beat(self) -> None:
+    def _beat(self, now: float) -> None:
         for member in list(self._members.values()):
             if member.beat() >= MISSES and member.state is not State.SILENT:
                 self._ask_elsewhere(self._eject(member))
+            if member.losers:
+                member.forget_losers(now)
+        self._hedger.settle()
         if self._waiting:
             self._ask_waiting()
 
@@ -272,6 +309,7 @@ class Pool:
         if member.state is State.READY:
             self.stats.ejected += 1
         member.state = State.SILENT
+        self._note_ready()
         return member.give_back()
 
     def _expire(self, now: float) -> None:
@@ -279,6 +317,8 @@ class Pool:
             request = heapq.heappop(self._deadlines)[2]
             if not request.finished:
                 self.stats.expired += 1
+                for member, _ in request.holders:
+                    member.health.measure(now - request.sent_at, now)
                 self._finish(request, self._deadline_error(request))
 
     def _deadline_error(self, request: Request) -> ScorewireError:
@@ -295,3 +335,7 @@ class Pool:
             request.drop()
             self._in_flight -= 1
             request.done(outcome)
+
+
+#: What another node may answer. Those that failed as a group, or out of time, are not asked in another group.
+_ELSEWHERE = (OverloadedError, UnknownReleaseError, NoNodeError)

@@ -1,0 +1,34 @@
+"""The choice among members: the less loaded of two that are drawn at random.
+
+"The Power of Two Choices in Randomized Load Balancing" (Mitzenmacher, 2001): callers that know nothing of
+each other do not all run to the one node that looked best a moment ago.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from .member import Member
+
+_random = random.Random()  # noqa: S311 - balances load, keeps no secret
+
+
+def choose(members: Sequence[Member], now: float) -> Member | None:
+    """Return the member to ask; None if there is none. One that is busy or errs is better than none."""
+    if len(members) <= 1:
+        return members[0] if members else None
+    one, two = _two_of(members)
+    if not (one.usable(now) and two.usable(now)):
+        members = [member for member in members if member.usable(now)] or members
+        if len(members) == 1:
+            return members[0]
+        one, two = _two_of(members)
+    return one if one.cost(now) <= two.cost(now) else two
+
+
+def _two_of(members: Sequence[Member]) -> tuple[Member, Member]:
+    # random.sample takes ten times as long.
+    first = int(_random.random() * len(members))
+    second = int(_random.random() * (len(members) - 1))
+    return members[first], members[second + (second >= first)]
