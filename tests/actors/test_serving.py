@@ -197,7 +197,8 @@ def test_what_becomes_of_a_canary_and_of_the_current_release_is_counted(small: A
     for customer in taken:
         running.client.score({"id": 1, "a": 0.5, "customer": customer, "kind": "book"})
     mine = sum(taken.values())
-    assert (watch.canary.requests, watch.champion.requests) == (mine, 40 - mine)
+    # What is counted is counted after the answer has left.
+    wait_until(lambda: (watch.canary.requests, watch.champion.requests) == (mine, 40 - mine))
     assert not watch.canary.errors
     assert sum(watch.canary.scores.values()) == sum(watch.canary.latency.values()) == mine
     # What is refused, by the features or by the model, and a rule that cannot be evaluated.

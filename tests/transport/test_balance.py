@@ -62,7 +62,7 @@ def test_what_takes_long_is_asked_a_second_time_and_the_first_answer_counts(
     # What it answers at last is for nobody any more, and is counted.
     keeping.node.always = ""
     keeping.node.loop.wake()
-    caller.serve(lambda: stats.duplicates >= stats.hedges_won)
+    caller.serve(lambda: stats.duplicates + stats.late >= 1)
     assert caller.pool.counters()["in_flight"] == 0
 
 
