@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from models.bundle import Bundle, open_bundle
 from models.describe import describe, render
 from models.errors import ModelError
+from models.feature_commands import fail, read_transactions
+from models.feature_commands import register_commands as register_feature_commands
 from models.spec import load_spec
 
-app = typer.Typer(help="Models as bundle files: import, inspect, verify.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from models.importers.pipelines import ImportedPipeline
+
+app = typer.Typer(
+    help="Models as bundle files, and their features: import, inspect, verify.", no_args_is_help=True
+)
+register_feature_commands(app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 FileArgument = Annotated[Path, typer.Argument(help="A bundle file.")]
@@ -30,7 +39,7 @@ def import_(
         Path,
         typer.Argument(
             help="A model of LightGBM (.txt), XGBoost (.json, .ubj), ONNX (.onnx), or any of these or of "
-            "scikit-learn as a Python object (.joblib, .pkl)."
+            "scikit-learn, also at the end of a Pipeline, as a Python object (.skops; .joblib, .pkl)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
@@ -38,6 +47,18 @@ def import_(
         Path | None,
         typer.Option(help="The feature spec that names its features.", show_default="its own names"),
     ] = None,
+    spec_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the feature spec of a Pipeline goes.",
+            show_default="beside the bundle, .features.json",
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="Transactions (JSON lines) to compare a Pipeline on, beside made-up ones."),
+    ] = None,
+    id_field: Annotated[str, typer.Option("--id", help="A Pipeline's field of a transaction's id.")] = "",
     trained_at: Annotated[str, typer.Option(help="When it was trained, ISO 8601 in UTC.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")] = None,
     missing: Annotated[
@@ -56,37 +77,42 @@ def import_(
     """Turn a trained model into a bundle that needs no training library.
 
     The bundle is compared with the source on rows that lie on and beside the model's thresholds; what
-    cannot be carried to the last bit is refused by name.
+    cannot be carried to the last bit is refused by name. A fitted Pipeline of scikit-learn becomes two
+    files: its transformers a feature spec, with golden transactions, and its model a bundle.
     """
     # The kernel is compiled when it is first loaded.
     from models.importers import import_model  # noqa: PLC0415
     from models.importers.files import PICKLES, load_file  # noqa: PLC0415
+    from models.importers.pipelines import import_pipeline, is_pipeline  # noqa: PLC0415
 
     if trust_pickle and source.suffix in PICKLES:
         Console(stderr=True).print(f"[bold red]loading {escape(str(source))} runs the code that is in it[/]")
-    notes = dict(pair.partition("=")[::2] for pair in note or [])
+    facts: dict[str, Any] = {
+        "trained_at": trained_at,
+        "notes": dict(pair.partition("=")[::2] for pair in note or []),
+    }
+    pipeline = None
     try:
         with _progress() as progress:
             task = progress.add_task(f"loading {source.name}", total=None)
             model = load_file(source, trust_pickle=trust_pickle)
-            names = load_spec(spec).feature_names if spec else None
-
-            def show(done: int, total: int) -> None:
-                step = "packing trees" if done < total else "comparing with its source"
-                progress.update(task, description=step, completed=done, total=total)
-
-            bundle = import_model(
-                model,
-                out,
-                feature_names=names,
-                trained_at=trained_at,
-                notes=notes,
-                missing=missing,
-                progress=show,
-            )
+            show = _shown_steps(progress, task)
+            if is_pipeline(model):
+                if spec or missing is not None:
+                    fail("a Pipeline brings its own features: --spec and --missing are for a model alone")
+                own = {"name": source.stem, "id_field": id_field or None, **facts}
+                rows = read_transactions(sample) if sample else []
+                spec_out = spec_out or out.with_suffix(".features.json")
+                pipeline = import_pipeline(model, out, spec_out, sample=rows, progress=show, **own)
+                bundle = pipeline.bundle
+            else:
+                names = load_spec(spec).feature_names if spec else None
+                bundle = import_model(
+                    model, out, feature_names=names, missing=missing, progress=show, **facts
+                )
     except (ModelError, OSError) as error:
-        _fail(str(error))
-    _show(bundle, as_json=as_json)
+        fail(str(error))
+    _show(bundle, as_json=as_json, pipeline=pipeline)
 
 
 @app.command()
@@ -109,8 +135,8 @@ def verify(
     try:
         Forest(bundle).check_golden()
     except ModelError as error:
-        _fail(str(error))
-    facts = {
+        fail(str(error))
+    facts: dict[str, Any] = {
         "verified": True,
         "digest": bundle.digest,
         "golden_vectors": len(bundle.golden.x),
@@ -119,26 +145,12 @@ def verify(
     _print(facts, "Verified", as_json=as_json)
 
 
-@app.command()
-def schema(
-    spec: Annotated[Path, typer.Argument(help="A feature spec (.toml, .json).")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where the schema goes.", show_default="standard output")
-    ] = None,
-) -> None:
-    """Print the JSON Schema (draft 2020-12) of the transactions that a feature spec takes.
+def _shown_steps(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        step = "packing trees" if done < total else "comparing with its source"
+        progress.update(task, description=step, completed=done, total=total)
 
-    Callers can check what they send with any library of JSON Schema. What the schema accepts, the spec
-    accepts, but for what depends on two fields at once (a ratio too large for a float32, for instance).
-    """
-    try:
-        text = json.dumps(load_spec(spec).schema(), indent=2, ensure_ascii=False) + "\n"
-        if out is None:
-            typer.echo(text, nl=False)
-        else:
-            out.write_text(text, encoding="utf-8")
-    except (ModelError, OSError) as error:
-        _fail(str(error))
+    return show
 
 
 def _progress() -> Progress:
@@ -150,15 +162,33 @@ def _open(file: Path, digest: str | None) -> Bundle:
     try:
         return open_bundle(file, digest)
     except ModelError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
-def _show(bundle: Bundle, *, as_json: bool) -> None:
+def _show(bundle: Bundle, *, as_json: bool, pipeline: ImportedPipeline | None = None) -> None:
     facts = describe(bundle)
+    more = _pipeline_facts(pipeline) if pipeline else {}
     if as_json:
-        typer.echo(json.dumps(facts))
-    else:
-        Console().print(render(facts))
+        typer.echo(json.dumps({**facts, **more}))
+        return
+    Console().print(render(facts))
+    if more:
+        _print(more["feature_spec"], "Feature spec", as_json=False)
+
+
+def _pipeline_facts(pipeline: ImportedPipeline) -> dict[str, Any]:
+    spec = {
+        "path": str(pipeline.spec_path),
+        "digest": pipeline.spec.digest,
+        "fields": len(pipeline.spec.recipe.fields),
+        "features": pipeline.spec.n_features,
+        "golden_transactions": len(pipeline.spec.recipe.golden),
+        "rows_compared": pipeline.rows,
+        "rows_both_refuse": pipeline.refused,
+        "worst_float32_ulps": pipeline.worst_ulps,
+        "scores_moved_by_float32": pipeline.rounded,
+    }
+    return {"feature_spec": spec}
 
 
 def _print(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
@@ -169,8 +199,3 @@ def _print(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
     for name, value in facts.items():
         table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     Console().print(table)
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False)
-    raise typer.Exit(2)

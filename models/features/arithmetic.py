@@ -239,6 +239,23 @@ class Impute(Kind):
         return np.where(np.isnan(args[0]), self.value, args[0])
 
 
+class Replace(Kind):
+    """The number, or another in place of one that stands for something else (-1 for missing, say)."""
+
+    kind: Literal["replace"]
+    old: FiniteFloat
+    new: FiniteFloat | Literal["nan"]
+
+    def write(self, out: Writer, args: Sequence[str], label: str) -> str:
+        """Compare."""
+        del label
+        return f"{out.bind(float(self.new))} if {args[0]} == {out.bind(self.old)} else {args[0]}"
+
+    def batch(self, args: Sequence[Column]) -> Column:
+        """Compare."""
+        return np.where(args[0] == self.old, float(self.new), args[0])
+
+
 class Required(Kind):
     """The number, which must not be missing."""
 

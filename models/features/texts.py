@@ -115,6 +115,21 @@ class Part(Elementwise):
         return _PARTS[self.kind]
 
 
+class Fill(Elementwise):
+    """The text, or another where it is missing or one of some that stand for missing (`old`)."""
+
+    kind: Literal["fill"]
+    takes: ClassVar[tuple[frozenset[Type], ...]] = _TEXT
+    makes: ClassVar[Type] = "text"
+    value: str
+    old: tuple[str, ...] = ()
+
+    def function(self) -> Callable[[str | None], str]:
+        """Replace it."""
+        value, gone = self.value, frozenset((None, *self.old))
+        return lambda text: value if text in gone else text  # type: ignore[return-value]  # None is gone
+
+
 def _email_domain(text: str | None) -> str | None:
     return (text.rpartition("@")[2].strip().lower() or None) if text is not None and "@" in text else None
 

@@ -21,6 +21,7 @@ AnyKind = Annotated[
     | arithmetic.Together
     | arithmetic.Bin
     | arithmetic.Impute
+    | arithmetic.Replace
     | arithmetic.Required
     | arithmetic.IsMissing
     | arithmetic.Distance
@@ -36,6 +37,7 @@ AnyKind = Annotated[
     | texts.Entropy
     | texts.Matches
     | texts.Part
+    | texts.Fill
     | texts.LooksRandom
     | texts.Similarity
     | moments.Local

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.errors import SourceFileError
+from models.errors import ImportRefusedError, SourceFileError
 
 #: Files that hold objects of Python, and with them code.
 PICKLES = (".joblib", ".pkl", ".pickle")
@@ -18,12 +18,13 @@ def load_file(path: Path, *, trust_pickle: bool = False) -> Any:
 
     Args:
         path: a LightGBM text model (.txt), an XGBoost model (.json, .ubj), an ONNX model (.onnx), or a
-            scikit-learn, LightGBM or XGBoost object (.joblib, .pkl).
+            scikit-learn, LightGBM or XGBoost object (.skops; .joblib, .pkl).
         trust_pickle: load also what runs its maker's code: .joblib and .pkl files.
 
     Raises:
         SourceFileError: it is not there, is of another kind, is damaged, its library is not installed, or
             it is a pickle and nobody trusts it; says what to do.
+        ImportRefusedError: a .skops file holds objects of types that are not known.
     """
     if not path.is_file():
         raise SourceFileError(f"there is no file {path}")
@@ -35,6 +36,8 @@ def load_file(path: Path, *, trust_pickle: bool = False) -> Any:
         raise SourceFileError(f"{path} is of a kind that is not known: {kinds} are")
     try:
         return loader(path)
+    except ImportRefusedError:
+        raise
     except ImportError as error:
         raise SourceFileError(
             f"{path} needs {error.name}: pip install -e '.[{_EXTRAS[path.suffix]}]'"
@@ -72,6 +75,36 @@ def _onnx(path: Path) -> Any:
     return model
 
 
+#: Types beside those that skops trusts by itself; none of them runs code when it is made.
+_SKOPS_TYPES = frozenset(
+    {
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+        "lightgbm.sklearn.LGBMRegressor",
+        "numpy.dtype",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.tree._tree.Tree",
+        "xgboost.core.Booster",
+        "xgboost.sklearn.XGBClassifier",
+        "xgboost.sklearn.XGBRegressor",
+    }
+)
+
+
+def _skops(path: Path) -> Any:
+    """An object of scikit-learn from a file that holds no code; types that are not known are refused."""
+    import skops.io  # noqa: PLC0415
+
+    unknown = set(skops.io.get_untrusted_types(file=path)) - _SKOPS_TYPES
+    if unknown:
+        raise ImportRefusedError(
+            f"{path} holds objects of types that are not carried: {', '.join(sorted(unknown))}"
+        )
+    return skops.io.load(path, trusted=sorted(_SKOPS_TYPES))
+
+
 def _pickle(path: Path, *, trusted: bool) -> Any:
     if not trusted:
         raise SourceFileError(
@@ -93,5 +126,12 @@ _LOADERS: Mapping[str, Callable[[Path], Any]] = {
     ".json": _xgboost,
     ".ubj": _xgboost,
     ".onnx": _onnx,
+    ".skops": _skops,
 }
-_EXTRAS: Mapping[str, str] = {".txt": "demo", ".json": "xgboost", ".ubj": "xgboost", ".onnx": "onnx"}
+_EXTRAS: Mapping[str, str] = {
+    ".txt": "demo",
+    ".json": "xgboost",
+    ".ubj": "xgboost",
+    ".onnx": "onnx",
+    ".skops": "import",
+}

@@ -21,6 +21,7 @@ from models.bundle import open_bundle
 from models.errors import ImportRefusedError
 from models.forest import Forest
 from models.importers import import_model
+from models.spec import load_spec
 from tests.models.conftest import BOOSTERS, train_booster, training_data
 from tests.models.families import FAMILIES
 
@@ -67,6 +68,58 @@ def written(kind: str, directory: Path) -> tuple[Path, Any, list[Any]]:
     model = xgb_classifier()
     joblib.dump(model, path)
     return path, model, ["--trust-pickle"]
+
+
+def pipeline(directory: Path) -> tuple[Any, Any]:
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    data = pd.DataFrame({"amount": [1.0, 20, 3, 40] * 20, "kind": ["a", "b", "c", "b"] * 20})
+    columns = make_column_transformer(
+        (StandardScaler(), ["amount"]), (OneHotEncoder(handle_unknown="ignore"), ["kind"])
+    )
+    model = make_pipeline(columns, RandomForestClassifier(3, random_state=0))
+    model.fit(data, data["amount"] > 10)
+    data.to_json(directory / "sample.jsonl", orient="records", lines=True)
+    return model, data
+
+
+@pytest.mark.parametrize("kind", [".skops", ".joblib"])
+def test_a_pipeline_becomes_a_spec_and_a_bundle(kind: str, invoke: Invoke, tmp_path: Path) -> None:
+    import skops.io
+
+    model, data = pipeline(tmp_path)
+    path, out = tmp_path / f"fraud{kind}", tmp_path / "fraud.bundle"
+    skops.io.dump(model, path) if kind == ".skops" else joblib.dump(model, path)
+    more = ["--trust-pickle"] if kind == ".joblib" else []
+    sample = ["--sample", tmp_path / "sample.jsonl", "--id", "id"]
+    facts = json.loads(invoke("import", path, "--out", out, "--json", *more, *sample).stdout)
+    spec = load_spec(tmp_path / "fraud.features.json")
+    assert (spec.name, spec.id_field, spec.digest) == ("fraud", "id", facts["feature_spec"]["digest"])
+    assert facts["feature_spec"]["rows_compared"] == 80 + 256
+    scores = Forest(open_bundle(out)).predict(spec.matrix(data.to_dict("records")))
+    assert np.array_equal(scores, model.predict_proba(data))
+    assert "golden_transactions" in invoke("import", path, "--out", out, *more).stdout
+    named = invoke("import", path, "--out", out, "--spec", PAYMENT_SPEC, *more, code=2)
+    assert "brings its own features" in named.stderr
+
+
+class Unheard:
+    pass
+
+
+def test_a_skops_file_of_other_types_is_refused_by_their_names(invoke: Invoke, tmp_path: Path) -> None:
+    import skops.io
+
+    skops.io.dump(Unheard(), tmp_path / "model.skops")
+    refused = invoke("import", tmp_path / "model.skops", "--out", tmp_path / "out", code=2)
+    assert "Unheard" in refused.stderr
+    (tmp_path / "model.skops").write_bytes(b"junk")
+    refused = invoke("import", tmp_path / "model.skops", "--out", tmp_path / "out", code=2)
+    assert "no .skops model" in refused.stderr
 
 
 def test_the_schema_of_a_spec_is_printed_or_written(invoke: Invoke, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ EVERY: dict[str, dict[str, Any]] = {
     },
     "bin": of("bin", edges=[-1, 0, 0, 2.5]),
     "impute": of("impute", value=7),
+    "replace": of("replace", old=-1, new="nan"),
     "required": of("required"),
     "is_missing": of("is_missing"),
     "is_missing text": of("is_missing", "t"),
@@ -71,6 +72,23 @@ EVERY: dict[str, dict[str, Any]] = {
     "distance": {"name": "f", "kind": "distance", "fields": ["x", "y", "y", "x"]},
     **{kind: of(kind) for kind in FUNCTIONS},
     **{f"{kind} or nan": of(kind, invalid="nan") for kind in FUNCTIONS},
+    **{
+        f"{kind} by numpy": of(kind, invalid="nan", numpy=True)
+        for kind in (
+            "log1p",
+            "log",
+            "log2",
+            "log10",
+            "exp",
+            "expm1",
+            "sin",
+            "cos",
+            "tanh",
+            "arcsinh",
+            "cbrt",
+            "abs",
+        )
+    },
     "cycle_sin": of("cycle_sin", period=24),
     "cycle_cos": of("cycle_cos", period=7),
     "map": of("map", "t", table={"a": 1, "b": 2}, unknown=-1, missing="nan"),
@@ -105,6 +123,7 @@ EVERY: dict[str, dict[str, Any]] = {
         for kind in ("lower", "strip", "email_domain", "email_name")
     },
     "slice": steps("t", {"kind": "slice", "start": -3}, {"kind": "length"}),
+    "fill": steps("t", {"kind": "fill", "value": "é", "old": ["a", ""]}, {"kind": "hash", "buckets": 99}),
     "looks_random": of("looks_random", "t"),
     "similarity": of("similarity", "t", by="u"),
     "similarity by edits": of("similarity", "t", by="u", measure="edits"),
