@@ -126,8 +126,8 @@ ON_NUMBERS: dict[str, tuple[Any, bool]] = {
                     (function.__name__, FunctionTransformer(function))
                     for function in (
                         np.sqrt, np.square, np.abs, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.cbrt,
-                        np.sign, np.floor, np.ceil, np.rint, np.negative, np.arcsinh, np.log, np.log2, np.log10,
-                        np.fabs,
+                        np.sign, np.floor, np.ceil, np.rint, np.negative, np.arcsinh, np.log, np.log2,
+                        np.log10, np.fabs,
                     )
                 ]
             ),
