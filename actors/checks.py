@@ -7,22 +7,21 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from actors.code.stages import CodeModel
 from actors.errors import LatencyError, MemoryBudgetError, PipelineMismatchError
-from actors.evaluation import NamedModel, owner
-from models.forest import Forest
-from models.spec import FeatureSpec
+from actors.evaluation import Features, Model, NamedModel, owner
 
 #: Single rows in a smoke test.
 _SMOKE_ROWS = 200
 
 
-def check_fit(spec: FeatureSpec, forest: Forest) -> None:
+def check_fit(spec: Features, model: Model) -> None:
     """Refuse a pipeline whose feature spec does not make what its model takes.
 
     Raises:
         PipelineMismatchError: names, order or number of the features differ.
     """
-    made, taken = tuple(spec.feature_names), tuple(forest.bundle.meta.feature_names)
+    made, taken = tuple(spec.feature_names), features_of(model)
     if made == taken:
         return
     if len(made) != len(taken):
@@ -31,6 +30,11 @@ def check_fit(spec: FeatureSpec, forest: Forest) -> None:
         index = next(i for i, (a, b) in enumerate(zip(made, taken, strict=True)) if a != b)
         why = f"feature {index} is {made[index]!r} in the feature spec and {taken[index]!r} in the model"
     raise PipelineMismatchError(f"{why}: promote a feature spec and a model that belong together")
+
+
+def features_of(model: Model) -> tuple[str, ...]:
+    """Return the names of the features that a model takes."""
+    return model.feature_names if isinstance(model, CodeModel) else tuple(model.bundle.meta.feature_names)
 
 
 def check_memory(held: Iterable[int], coming: int, budget: int | None) -> None:
@@ -69,7 +73,7 @@ def check_outputs(models: Sequence[NamedModel]) -> None:
                 )
 
 
-def check_latency(forests: Sequence[Forest], limit_us: float | None) -> float:
+def check_latency(forests: Sequence[Model], limit_us: float | None) -> float:
     """Refuse models that are slower on this node than their environment's policy allows.
 
     Args:
@@ -83,8 +87,9 @@ def check_latency(forests: Sequence[Forest], limit_us: float | None) -> float:
         LatencyError: with the figures.
     """
     taken = []
+    golden = [one.smoke_rows if isinstance(one, CodeModel) else one.bundle.golden.x for one in forests]
     for number in range(_SMOKE_ROWS):
-        rows = [forest.bundle.golden.x[number % len(forest.bundle.golden.x)][None, :] for forest in forests]
+        rows = [x[number % len(x)][None, :] for x in golden]
         began = time.perf_counter_ns()
         for forest, row in zip(forests, rows, strict=True):
             forest.predict(row)

@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from actors.code.limits import CodeLimits
 from actors.errors import ConfigError
 from governance.errors import SignatureError
 from governance.signing import read_public
@@ -55,6 +56,26 @@ class ScorerSettings(BaseModel):
     def models_bytes(self) -> int | None:
         """The budget in bytes."""
         return None if self.models_mb is None else int(self.models_mb * 1e6)
+
+
+class CodeSettings(BaseModel):
+    """Workers of code packages: processes of each node, for each package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Processes that take requests, and those that are ready to follow one that dies.
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    spares: Annotated[int, Field(ge=0, le=8)] = 1
+    #: Milliseconds that one request may take; a worker that takes longer is killed, and that request fails.
+    budget_ms: Annotated[float, Field(gt=0, le=60_000)] = 100
+    #: Megabytes of address space that a worker may have, Python and libraries included.
+    memory_mb: Annotated[float, Field(ge=64)] = 1024
+    #: Seconds that a package may take to load.
+    start_s: Annotated[float, Field(gt=0, le=600)] = 30
+
+    @property
+    def limits(self) -> CodeLimits:
+        """What one worker may take."""
+        return CodeLimits(self.budget_ms / 1e3, int(self.memory_mb * 1e6), self.start_s)
 
 
 class KafkaSettings(BaseModel):
@@ -144,10 +165,13 @@ class Settings(BaseSettings):
     logs: Path = Path("~/.cache/scorewire/logs")
     #: Listen beyond loopback although nothing is encrypted there.
     allow_wide_bind: bool = False
+    #: Run code packages although no key is trusted that could have signed them.
+    allow_unsigned_code: bool = False
     #: Name to public key (base64, as `keys new` prints it); with any, nodes refuse what none has signed.
     trusted_keys: dict[str, str] = Field(default_factory=dict)
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    code: CodeSettings = CodeSettings()
     #: Absent: no copy of live transactions is kept.
     kafka: KafkaSettings | None = None
     tee: TeeSettings = TeeSettings()

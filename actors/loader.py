@@ -97,7 +97,9 @@ class LoaderActor(Child):
         only = {stage for stage in stages if _is_needed(stage, scores=self._scores)}
         with connect(self._dsn) as connection:
             policy = policy_of(connection, release.environment)
-            found = self._pipelines.load(connection, stages, only=only, latency_us=policy.latency_us)
+            # A scorer knows how wide the features are, and does not compute them.
+            run = {stage for stage in only if self._scores == (split_stage(stage)[0] == "model")}
+            found = self._pipelines.load(connection, stages, only=only, run=run, latency_us=policy.latency_us)
         logger.info("release %d of %s is prepared", release.number, release.environment)
         return Loaded(
             found.specs,

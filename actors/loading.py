@@ -8,16 +8,21 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from actors.checks import check_fit, check_latency, check_memory, check_outputs
+from actors.code.prepare import open_stage, warm_up
+from actors.code.stage import CodeStage
+from actors.code.stages import CodeFeatures, CodeModel, CodePart, make_part
 from actors.config import Settings
-from actors.evaluation import FEATURES, Evaluator, NamedModel, outputs_of
-from governance.artifacts import split_stage
+from actors.evaluation import FEATURES, Evaluator, Features, Model, NamedModel, Rules, outputs_of
+from governance.artifacts import code_among, split_stage
 from governance.cache import ArtifactCache
 from governance.database import Connection
+from governance.errors import SignatureError
 from governance.signing import check_signed
 from models.bundle import open_bundle
+from models.code.package import open_package
 from models.decision import load_decision
 from models.forest import Forest
-from models.spec import FeatureSpec, load_spec
+from models.spec import load_spec
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +37,14 @@ class PipelineLoader:
 
     def __init__(self, cache: Path, settings: Settings) -> None:
         self._cache = ArtifactCache(cache)
+        self._installed = cache / "code"
         self._settings = settings.scorer
+        self._code_settings = settings.code
         self._trusted = settings.trusted
+        self._unsigned_code = settings.allow_unsigned_code
         # Held by whoever evaluates with them: what nobody holds any more counts against no budget.
         self._forests: WeakValueDictionary[str, Forest] = WeakValueDictionary()
+        self._code: WeakValueDictionary[str, CodeStage] = WeakValueDictionary()
 
     def load(
         self,
@@ -43,6 +52,7 @@ class PipelineLoader:
         stages: Mapping[str, str],
         *,
         only: Container[str] | None = None,
+        run: Container[str] | None = None,
         latency_us: float | None = None,
     ) -> Evaluator:
         """Fetch, verify, check and warm what a pipeline needs.
@@ -51,24 +61,32 @@ class PipelineLoader:
             connection: to the database.
             stages: stage to digest, of the whole pipeline: all of it must be signed where keys are trusted.
             only: the stages to load; None for all. Of a model that is left out, its name is known alone.
+            run: the stages whose code this process runs; None for all that are loaded.
             latency_us: what the median row of all models together may take; None for no limit.
 
         Raises:
             SignatureError, CacheError, UnknownArtifactError: an artifact cannot be had, or not be trusted.
             ModelError: an artifact is not what it says.
-            PipelineMismatchError, MemoryBudgetError, LatencyError: the pipeline cannot be used here.
+            PipelineMismatchError, MemoryBudgetError, LatencyError, CodeStartError: it cannot be used here.
             psycopg.OperationalError: the database is away.
         """
-        if self._trusted:
-            for digest in stages.values():
-                check_signed(connection, digest, self._trusted)
+        code = code_among(connection, stages.values())
+        self._check_trust(connection, stages, code)
         wanted = {stage: digest for stage, digest in stages.items() if only is None or stage in only}
-        specs: dict[str, FeatureSpec] = {}
-        forests: dict[str, Forest] = {}
-        rules = None
+        specs: dict[str, Features] = {}
+        forests: dict[str, Model] = {}
+        rules: Rules | None = None
         for stage, digest in wanted.items():
             base, name = split_stage(stage)
-            if base == "features":
+            if digest in code:
+                part = self._code_part(connection, digest, runs=run is None or stage in run)
+                if isinstance(part, CodeFeatures):
+                    specs[stage] = part
+                elif isinstance(part, CodeModel):
+                    forests[name] = part
+                else:
+                    rules = part
+            elif base == "features":
                 specs[stage] = spec = load_spec(self._cache.fetch(connection, digest))
                 spec.check_golden()
             elif base == "model":
@@ -78,6 +96,30 @@ class PipelineLoader:
         models = _models(stages, forests)
         _check(specs, models, latency_us)
         return Evaluator(specs, models, rules)
+
+    def _check_trust(self, connection: Connection, stages: Mapping[str, str], code: Container[str]) -> None:
+        if self._trusted:
+            for digest in stages.values():
+                check_signed(connection, digest, self._trusted)
+            return
+        for stage, digest in stages.items():
+            if digest in code and not self._unsigned_code:
+                raise SignatureError(
+                    f"stage {stage} is code ({digest[:12]}), and this node trusts no keys that could have "
+                    "signed it: name some under [trusted_keys], or set allow_unsigned_code = true"
+                )
+
+    def _code_part(self, connection: Connection, digest: str, *, runs: bool) -> CodePart:
+        path = self._cache.fetch(connection, digest)
+        if not runs:
+            return make_part(open_package(path), None)
+        settings = self._code_settings
+        stage = self._code.get(digest)
+        if stage is None:
+            stage = open_stage(path, digest, self._installed, settings.limits)
+            warm_up(stage, settings.workers + settings.spares)
+            self._code[digest] = stage
+        return make_part(stage.package, stage)
 
     def _forest(self, connection: Connection, digest: str) -> Forest:
         known = self._forests.get(digest)
@@ -98,20 +140,22 @@ class PipelineLoader:
         return forest
 
 
-def _models(stages: Iterable[str], forests: Mapping[str, Forest]) -> tuple[NamedModel, ...]:
+def _models(stages: Iterable[str], forests: Mapping[str, Model]) -> tuple[NamedModel, ...]:
     """Return the models of a pipeline, in the order of their names and the one without a name last."""
     names = sorted(name for base, name in map(split_stage, stages) if base == "model" and name)
     found = []
     for name in (*names, ""):
         own, forest = f"{FEATURES}:{name}", forests.get(name)
-        outputs = outputs_of(name, forest.bundle.meta.outputs) if forest else ()
+        outputs = outputs_of(name, _outputs(forest)) if forest else ()
         found.append(NamedModel(name, own if own in stages else FEATURES, forest, outputs))
     return tuple(found)
 
 
-def _check(
-    specs: Mapping[str, FeatureSpec], models: tuple[NamedModel, ...], latency_us: float | None
-) -> None:
+def _outputs(model: Model) -> Iterable[str]:
+    return model.outputs if isinstance(model, CodeModel) else model.bundle.meta.outputs
+
+
+def _check(specs: Mapping[str, Features], models: tuple[NamedModel, ...], latency_us: float | None) -> None:
     forests = [model.forest for model in models if model.forest is not None]
     for model in models:
         if model.forest is not None and model.features in specs:
@@ -119,3 +163,6 @@ def _check(
     check_outputs(models)
     if forests:
         logger.info("a row takes %.1f us here", check_latency(forests, latency_us))
+    for forest in forests:
+        if isinstance(forest, CodeModel):
+            forest.rest()

@@ -11,6 +11,7 @@ from typing import Any
 import pykka
 import zmq
 
+from actors.code.limits import CodeCrew
 from actors.config import Settings, node_name
 from actors.governor import GovernorActor, Peers
 from actors.loader import LoadDone, LoaderActor, LoadFailed
@@ -48,7 +49,8 @@ class Node:
         self._port = port or (first + index if first else 0)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
-        self._state = NodeState(node_name(role, index), settings.environment, role)
+        crew = CodeCrew(settings.code.workers, settings.code.spares)
+        self._state = NodeState(node_name(role, index), settings.environment, role, code_crew=crew)
 
     def run(self) -> int:
         """Run until it is told to stop; return the exit code of the process."""

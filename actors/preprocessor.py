@@ -9,7 +9,9 @@ from typing import Any
 
 import zmq
 
-from actors.evaluation import FEATURES
+from actors.code import calls
+from actors.code.live import LiveCode
+from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
@@ -52,6 +54,7 @@ class PreprocessorActor(ServingActor):
     ) -> None:
         super().__init__(name, state, context, address, wide=wide)
         self._in_flight = 0
+        self.code = LiveCode(self.loop, state.code_used, state.code_crew)
         #: How often a decision rule could not be evaluated for a transaction.
         self.rule_errors = 0
 
@@ -68,6 +71,8 @@ class PreprocessorActor(ServingActor):
         """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
         logger.info("%s counted at its scorers %s", self.name, self.pool.counters())
         logger.info("%s counted %d rules that could not be evaluated", self.name, self.rule_errors)
+        logger.info("%s counted of code %s", self.name, self.code.counters())
+        self.code.close()
         self.pool.close()
         super().close()
 
@@ -79,7 +84,7 @@ class PreprocessorActor(ServingActor):
         return super().on_receive(message)
 
     def in_flight(self) -> int:
-        """Return the number of transactions that are with the scorers."""
+        """Return the number of transactions that are with the scorers, or with code."""
         return self._in_flight
 
     def on_batch(self, requests: list[Request]) -> None:
@@ -104,7 +109,7 @@ class PreprocessorActor(ServingActor):
             raise ProtocolError(why, field="transaction", rule="type")
         loaded, tally = self._stamp(body.get("release"), transaction)
         try:
-            vectors = loaded.vectors(transaction)
+            vectors = loaded.vectors_of_specs(transaction) if loaded.code else loaded.vectors(transaction)
         except TransactionError as error:
             if tally is not None:
                 tally.fail(TransactionRefusedError.code)
@@ -116,10 +121,37 @@ class PreprocessorActor(ServingActor):
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
         call = _Call(self, request, loaded, tally, id_, transaction)
-        sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
-        message = wire.pack_body({"release": loaded.release, **sent})
         self._in_flight += 1
-        self.pool.submit(Kind.VECTOR, message, request.deadline, call.done)
+        if len(vectors) == len(loaded.specs):
+            self._ask_scorers(call, vectors)
+        else:
+            self._ask_code(call, vectors)
+
+    def _ask_scorers(self, call: _Call, vectors: Vectors) -> None:
+        sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
+        message = wire.pack_body({"release": call.loaded.release, **sent})
+        call.asked = time.monotonic()
+        self.pool.submit(Kind.VECTOR, message, call.request.deadline, call.done)
+
+    def _ask_code(self, call: _Call, vectors: Vectors) -> None:
+        """Have code compute the features that no spec does; then go on as without code."""
+        specs, payload = call.loaded.specs, calls.pack_transaction(call.transaction)
+
+        def take(outcome: dict[str, Any] | ScorewireError) -> None:
+            try:
+                if isinstance(outcome, ScorewireError):
+                    raise outcome
+                made = {
+                    stage: vectors.get(stage) or calls.read_vector(outcome[stage], spec.n_features)
+                    for stage, spec in specs.items()
+                }
+            except ScorewireError as error:
+                self.finish(call, error)
+            else:
+                self._ask_scorers(call, made)
+
+        wanted = {stage: (call.loaded.code[stage], payload) for stage in specs if stage not in vectors}
+        self.code.gather(wanted, call.request.deadline, take)
 
     def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> tuple[Loaded, Tally | None]:
         """Return the release that evaluates a transaction: named by it, the canary, or the current.
@@ -148,20 +180,47 @@ class PreprocessorActor(ServingActor):
         return loaded, tally
 
     def finish(self, call: _Call, outcome: bytes | Exception) -> None:
-        """Answer the caller with what the scorers said."""
-        self._in_flight -= 1
-        if isinstance(outcome, ScorewireError):
-            self.listener.refuse(call.request, outcome)
-        elif isinstance(outcome, Exception):
-            self.listener.fail(call.request, outcome)
+        """Answer the caller with what the scorers said, or with what went wrong."""
+        if isinstance(outcome, Exception):
+            self._give_up(call, outcome)
+        elif DECISION in call.loaded.code:
+            self._have_decided(call, outcome)
         else:
-            answer = call.answer(outcome)
-            self.listener.answer(call.request, pack_answer(answer))
-            if call.tally is not None:
-                call.tally.count(answer.trace.us["total"], answer.score)
-            return
+            self._reply(call, call.answer(outcome))
+
+    def _have_decided(self, call: _Call, frame: bytes) -> None:
+        """Have code decide, then answer."""
+        answered = time.monotonic()
+        body = wire.unpack_body(frame)
+
+        def take(outcome: Any) -> None:
+            try:
+                if isinstance(outcome, ScorewireError):
+                    raise outcome
+                found = calls.read_decision(outcome)
+            except ScorewireError as error:
+                self._give_up(call, error)
+            else:
+                decision = Decision(found.outcome, found.reasons)
+                self._reply(call, call.with_decision(body, answered, decision))
+
+        payload = calls.pack_case(call.transaction, body["scores"])
+        self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take)
+
+    def _reply(self, call: _Call, answer: Answer) -> None:
+        self._in_flight -= 1
+        self.listener.answer(call.request, pack_answer(answer))
         if call.tally is not None:
-            call.tally.fail(getattr(outcome, "code", "internal"))
+            call.tally.count(answer.trace.us["total"], answer.score)
+
+    def _give_up(self, call: _Call, error: Exception) -> None:
+        self._in_flight -= 1
+        if isinstance(error, ScorewireError):
+            self.listener.refuse(call.request, error)
+        else:
+            self.listener.fail(call.request, error)
+        if call.tally is not None:
+            call.tally.fail(getattr(error, "code", "internal"))
 
 
 class _Call:
@@ -192,7 +251,9 @@ class _Call:
     def answer(self, frame: bytes) -> Answer:
         body = wire.unpack_body(frame)
         answered = time.monotonic()
-        decision = self.decide(body["scores"])
+        return self.with_decision(body, answered, self.decide(body["scores"]))
+
+    def with_decision(self, body: Mapping[str, Any], answered: float, decision: Decision | None) -> Answer:
         now = time.monotonic()
         trace = Trace(
             release=self.loaded.release,

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from typing import Any
 
+from actors.code import calls
+from actors.code.live import LiveCode
+from actors.code.stages import ROWS_A_CALL, CodeModel
 from actors.evaluation import FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Loaded
 from models.errors import InputError
 from transport.client import wire
 from transport.client.errors import (
+    ClosedError,
     ProtocolError,
     ScorewireError,
     TransactionRefusedError,
+    UnavailableError,
     UnknownReleaseError,
 )
 from transport.client.wire import Kind
@@ -22,11 +28,28 @@ from transport.listener import Request
 
 logger = logging.getLogger(__name__)
 
+Row = tuple[Request, Vectors]
+
 
 class ScorerActor(ServingActor):
     """Scores vectors with the release that each names; all that has arrived is scored as one batch."""
 
     kind = Kind.VECTOR
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._with_code = 0
+        self.code = LiveCode(self.loop, self.state.code_used, self.state.code_crew)
+
+    def in_flight(self) -> int:
+        """Return the number of vectors that are with code."""
+        return self._with_code
+
+    def close(self) -> None:
+        """End the workers of code, and close the sockets."""
+        logger.info("%s counted of code %s", self.name, self.code.counters())
+        self.code.close()
+        super().close()
 
     def on_batch(self, requests: list[Request]) -> None:
         """Score a batch. A request at fault is refused alone.
@@ -35,7 +58,7 @@ class ScorerActor(ServingActor):
         elsewhere at once, and then this actor, so that its supervisor starts a clean one. It stops to listen
         there and then: a request that came to a dying actor would count one more failure against itself.
         """
-        by_release: dict[int, list[tuple[Request, Vectors]]] = defaultdict(list)
+        by_release: dict[int, list[Row]] = defaultdict(list)
         for request in self.listener.drop_late(requests):
             try:
                 body = wire.unpack_body(request.frame)
@@ -48,10 +71,11 @@ class ScorerActor(ServingActor):
             except Exception as error:
                 for request, _ in rows:
                     self.listener.fail(request, error)
+                self.code.close()
                 self.listener.close()
                 raise
 
-    def _score_release(self, number: int, rows: list[tuple[Request, Vectors]]) -> None:
+    def _score_release(self, number: int, rows: list[Row]) -> None:
         loaded = self.state.holdings.releases.get(number)
         if loaded is None:
             held = sorted(self.state.holdings.releases)
@@ -72,19 +96,69 @@ class ScorerActor(ServingActor):
         if fitting:
             self._score(loaded, fitting)
 
-    def _score(self, loaded: Loaded, rows: list[tuple[Request, Vectors]]) -> None:
+    def _score(self, loaded: Loaded, rows: list[Row]) -> None:
+        if loaded.scores_by_code:
+            for start in range(0, len(rows), ROWS_A_CALL):
+                self._ask_code(loaded, rows[start : start + ROWS_A_CALL])
+            return
         began = time.perf_counter_ns()
         try:
             scores = loaded.score(loaded.rows([vectors for _, vectors in rows]))
         except InputError as error:
             self._refuse_rows(loaded, rows, error)
             return
+        self._answer(rows, scores, began)
+
+    def _answer(self, rows: list[Row], scores: list[dict[str, float]], began: int) -> None:
         kernel_us = (time.perf_counter_ns() - began) // 1000
         for (request, _), found in zip(rows, scores, strict=True):
             answer = {"scores": found, "node": self.state.node_id, "kernel_us": kernel_us}
             self.listener.answer(request, wire.pack_body(answer))
 
-    def _refuse_rows(self, loaded: Loaded, rows: list[tuple[Request, Vectors]], error: InputError) -> None:
+    def _ask_code(self, loaded: Loaded, rows: list[Row]) -> None:
+        """Score rows with the models that are code, and with the others once those have answered."""
+        began = time.perf_counter_ns()
+        x = loaded.rows([vectors for _, vectors in rows])
+        models = {str(place): model for place, model in enumerate(loaded.scoring())}
+
+        def take(outcome: dict[str, Any] | ScorewireError) -> None:
+            self._with_code -= len(rows)
+            try:
+                if isinstance(outcome, ScorewireError):
+                    raise outcome
+                scores = loaded.name_scores(
+                    [
+                        calls.read_scores(outcome[place], len(rows), len(model.outputs))
+                        if isinstance(model, CodeModel)
+                        else model.predict(x[stage])
+                        for place, (stage, model) in models.items()
+                    ]
+                )
+            except InputError as error:
+                self._refuse_rows(loaded, rows, error)
+            except ScorewireError as error:
+                self._fail_rows(loaded, rows, error)
+            else:
+                self._answer(rows, scores, began)
+
+        wanted = {
+            place: (model.code, calls.pack_rows(x[stage]))
+            for place, (stage, model) in models.items()
+            if isinstance(model, CodeModel) and model.code is not None
+        }
+        self._with_code += len(rows)
+        self.code.gather(wanted, min(request.deadline for request, _ in rows), take)
+
+    def _fail_rows(self, loaded: Loaded, rows: list[Row], error: ScorewireError) -> None:
+        """Fail the one row of a batch on which code fails, and score the others alone."""
+        if len(rows) == 1 or isinstance(error, UnavailableError | ClosedError):
+            for request, _ in rows:
+                self.listener.refuse(request, error)
+            return
+        for row in rows:
+            self._ask_code(loaded, [row])
+
+    def _refuse_rows(self, loaded: Loaded, rows: list[Row], error: InputError) -> None:
         """Refuse the one row of a batch that a model cannot take, and score the others alone."""
         if len(rows) == 1:
             refusal = TransactionRefusedError(str(error), field=error.field, rule=error.rule)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
 
+from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
 
@@ -79,6 +80,7 @@ class NodeState:
         holdings: the releases that it holds.
         scorers: endpoints of all scorer actors that are ready.
         endpoints: id of each serving actor of this node to the endpoint where it listens.
+        code_crew: the workers of each package of code in each actor.
     """
 
     node_id: str
@@ -87,6 +89,12 @@ class NodeState:
     holdings: Holdings = field(default_factory=Holdings)
     scorers: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
+    code_crew: CodeCrew = field(default_factory=CodeCrew)
+
+    def code_used(self) -> set[str]:
+        """Return the digests of the code that the releases held here run."""
+        held = self.holdings.releases.values()
+        return {stage.digest for loaded in held for stage in loaded.code.values()}
 
     def is_ready(self) -> bool:
         """Say whether this node can serve: it holds the release that is current."""

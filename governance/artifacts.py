@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +24,9 @@ Kind = Literal["bundle", "feature_spec", "decision_rules", "code_package"]
 
 #: Which kinds of artifacts a stage takes, with or without the name of a score.
 _KINDS: Mapping[str, tuple[Kind, ...]] = {
-    "features": ("feature_spec",),
-    "model": ("bundle",),
-    "decision": ("decision_rules",),
+    "features": ("feature_spec", "code_package"),
+    "model": ("bundle", "code_package"),
+    "decision": ("decision_rules", "code_package"),
 }
 #: A stage, with the name of its score where that is not the one without a name.
 _STAGE = re.compile(r"(decision|features|model)|(features|model):([a-z][a-z0-9_]{0,30})")
@@ -152,6 +152,31 @@ def find_any(connection: Connection, wanted: str, kinds: tuple[Kind, ...] = get_
     return found[0]
 
 
+def find_for_stage(connection: Connection, wanted: str, stage: str) -> Artifact:
+    """Return an artifact that can stand for a stage, as find does; code stands for the stage that it is for.
+
+    Raises:
+        UnknownArtifactError: nothing fits, or artifacts of several kinds do.
+        UnknownStageError: there is no such stage.
+    """
+    found, why = [], ""
+    for kind in kind_of_stage(stage):
+        try:
+            one = find(connection, wanted, kind)
+        except UnknownArtifactError as error:
+            why = why or str(error)
+            continue
+        if kind != "code_package" or one.provenance.get("stage") == split_stage(stage)[0]:
+            found.append(one)
+        else:
+            why = f"{one.name} {one.digest[:12]} is code for the stage {one.provenance.get('stage')}"
+    if not found:
+        raise UnknownArtifactError(why)
+    if len(found) > 1:
+        raise UnknownArtifactError(f"{wanted!r} is both data and code for {stage}: give its digest")
+    return found[0]
+
+
 def find(connection: Connection, wanted: str, kind: Kind) -> Artifact:
     """Return an artifact by its digest, by the beginning of it (8 or more), or by its newest name.
 
@@ -171,6 +196,14 @@ def find(connection: Connection, wanted: str, kind: Kind) -> Artifact:
     if len(found) > 1:
         raise UnknownArtifactError(f"{wanted!r} begins {len(found)} digests of a {kind}: give more of it")
     return Artifact(**found[0])
+
+
+def code_among(connection: Connection, digests: Iterable[str]) -> frozenset[str]:
+    """Return those of some artifacts that are code packages."""
+    rows = connection.execute(
+        "SELECT digest FROM artifact WHERE kind = 'code_package' AND digest = ANY (%s)", (list(digests),)
+    ).fetchall()
+    return frozenset(row["digest"] for row in rows)
 
 
 def chunks(connection: Connection, digest: str) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from governance.artifacts import NEEDED_STAGES, find_any, kind_of_stage, split_stage
+from governance.artifacts import NEEDED_STAGES, find_for_stage, kind_of_stage, split_stage
 from governance.database import Connection
 from governance.errors import PromotionRefusedError, UnknownArtifactError
 from governance.releases import current_release
@@ -45,9 +45,9 @@ def resolve(connection: Connection, stages: Stages) -> dict[str, str | None]:
     """
     found: dict[str, str | None] = {}
     for stage, wanted in stages.items():
-        kinds = kind_of_stage(stage)
+        kind_of_stage(stage)  # a stage that there is not is refused even where nothing is to stand for it
         try:
-            found[stage] = find_any(connection, wanted, kinds).digest if wanted is not None else None
+            found[stage] = find_for_stage(connection, wanted, stage).digest if wanted is not None else None
         except UnknownArtifactError as error:
             raise PromotionRefusedError(f"stage {stage}: {error}") from error
     return found

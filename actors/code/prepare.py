@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from actors.code import calls
 from actors.code.batch import CodeBatch
-from actors.code.stage import CodeLimits, CodeStage
+from actors.code.limits import CodeLimits
+from actors.code.stage import CodeStage
 from actors.errors import CodeStartError
 from models.code.install import check_libraries, install
 from models.code.interface import DecisionInterface, ModelInterface
@@ -79,9 +80,9 @@ def _difference(interface: Any, number: int, outcome: Any) -> str:
         found, wanted = (decided.outcome, decided.reasons), (golden.outcome, golden.reasons)
         return "" if found == wanted else f"decided {found}, declared is {wanted}"
     if isinstance(interface, ModelInterface):
-        scores = calls.read_scores(outcome, 1)[0]
+        scores = calls.read_scores(outcome, 1, len(interface.outputs))[0]
         return _differ(interface.outputs, scores, np.array(golden.scores, np.float64), interface.ulps)
-    vector = calls.read_vector(outcome)
+    vector = np.frombuffer(calls.read_vector(outcome, len(interface.features)), "<f4")
     return _differ(interface.features, vector, np.array(golden.vector, np.float32), interface.ulps)
 
 

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.code.calls import golden_payloads
+from actors.code.limits import CodeLimits
 from actors.code.worker import Worker
 from models.code.interface import DecisionInterface, FeaturesInterface, ModelInterface
 from models.code.package import CodePackage
-
-
-@dataclass(frozen=True)
-class CodeLimits:
-    """What a worker may take.
-
-    Attributes:
-        budget_s: seconds for one request (for a model, for one batch).
-        memory_bytes: its address space.
-        start_s: seconds until it has loaded its package.
-    """
-
-    budget_s: float = 0.1
-    memory_bytes: int = 1 << 30
-    start_s: float = 30.0
 
 
 class CodeStage:

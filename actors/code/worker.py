@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -150,11 +150,11 @@ class Worker:
                 return
             del self._out[:sent]
 
-    def frames(self) -> list[Any]:
-        """Return the frames that have arrived, without blocking.
+    def frames(self) -> Iterator[Any]:
+        """Yield the frames that have arrived, without blocking.
 
         Raises:
-            GarbageError: what arrived is none.
+            GarbageError: what follows them is none.
         """
         while True:
             try:
@@ -169,29 +169,27 @@ class Worker:
             self._in += chunk
             if len(chunk) < _READ:
                 break
-        return self._cut() if len(self._in) >= _LENGTH.size else []
+        return self._cut()
 
-    def _cut(self) -> list[Any]:
-        found: list[Any] = []
-        start, buffer = 0, self._in
-        while len(buffer) >= start + _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
+    def _cut(self) -> Iterator[Any]:
+        buffer = self._in
+        while len(buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer)
             if length > _MAX_FRAME:
                 raise GarbageError(f"a frame of {length} bytes")
-            end = start + _LENGTH.size + length
+            end = _LENGTH.size + length
             if len(buffer) < end:
-                break
+                return
+            # A copy: a buffer that is looked into cannot be cut.
+            body = bytes(buffer[_LENGTH.size : end])
+            del buffer[:end]
             try:
-                # A copy: a buffer that is looked into cannot be cut.
-                frame = msgpack.unpackb(bytes(buffer[start + _LENGTH.size : end]))
+                frame = msgpack.unpackb(body)
             except Exception as error:
                 raise GarbageError(f"a frame that is no msgpack: {error}") from error
             if not isinstance(frame, list) or not frame:
                 raise GarbageError("a frame that is no list")
-            found.append(frame)
-            start = end
-        del buffer[:start]
-        return found
+            yield frame
 
     def has_died(self) -> bool:
         """Say whether its process has ended."""

@@ -17,6 +17,7 @@ from actors.errors import LatencyError, MemoryBudgetError, PipelineMismatchError
 from actors.loading import PipelineLoader
 from governance.artifacts import register
 from governance.database import Connection, connect
+from models.forest import Forest
 from models.importers import import_model
 from models.spec import load_spec
 
@@ -125,7 +126,7 @@ def test_the_budgets_are_those_of_all_models_together(
 ) -> None:
     pipelines = loader(dsn, tmp_path)
     found = pipelines.load(connection, stages)
-    sizes = [model.forest.bundle.size for model in found.models if model.forest]
+    sizes = [model.forest.bundle.size for model in found.models if isinstance(model.forest, Forest)]
     assert len(sizes) == 3
     enough = loader(dsn, tmp_path, models_mb=sum(sizes) / 1e6 + 1e-5)
     held = enough.load(connection, stages)

@@ -246,7 +246,7 @@ def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) 
 
 def forest_of(loaded: Loaded) -> Forest:
     forest = loaded.models[-1].forest
-    assert forest is not None
+    assert isinstance(forest, Forest)
     return forest
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from actors.code.batch import CodeBatch
+from actors.code.limits import CodeLimits
 from actors.code.prepare import open_stage
-from actors.code.stage import CodeLimits, CodeStage
+from actors.code.stage import CodeStage
 from tests.models.code.wheels import DECLARED, build
 
 MakeStage = Callable[..., CodeStage]
@@ -46,7 +47,7 @@ def make_batch(make_stage: MakeStage) -> Iterator[Callable[..., CodeBatch]]:
         source: str, declared: str = DECLARED, *, count: int = 1, spares: int = 1, **more: Any
     ) -> CodeBatch:
         made.append(CodeBatch(make_stage(source, declared, **more), count=count, spares=spares))
-        assert made[-1].wait_ready(30), made[-1].workers.start_failure
+        assert made[-1].wait_ready(30, count + spares), made[-1].workers.start_failure
         return made[-1]
 
     yield make
