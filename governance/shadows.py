@@ -10,7 +10,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg.types.json import Jsonb
 
-from governance.artifacts import find_any, kind_of_stage, split_stage
+from governance.artifacts import find_for_stage, split_stage
 from governance.audit import acting
 from governance.database import Connection
 from governance.errors import ShadowRefusedError, UnknownArtifactError, UnknownShadowError, UnknownStageError
@@ -214,7 +214,7 @@ def _bring(
 def _artifact(connection: Connection, stage: str, wanted: str) -> str:
     """Return the digest of what a stage is overridden with."""
     try:
-        digest = find_any(connection, wanted, kind_of_stage(stage)).digest
+        digest = find_for_stage(connection, wanted, stage).digest
     except UnknownStageError as error:
         raise ShadowRefusedError(str(error)) from error
     except UnknownArtifactError as error:

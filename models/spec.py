@@ -90,6 +90,8 @@ class FeatureSpec:
         storage: what becomes of a field where transactions are stored; fields that are kept are left out.
         undeclared: what becomes there of the fields that the spec does not declare: `keep` or `drop`.
         recipe: what the file says.
+        declared: the fields that it declares.
+        reads: those of them that it computes with.
     """
 
     def __init__(self, recipe: Recipe, source: bytes) -> None:
@@ -103,6 +105,8 @@ class FeatureSpec:
         self.undeclared = recipe.undeclared
         self._source = source
         self.plan = make_plan(recipe)
+        self.declared = frozenset(recipe.fields)
+        self.reads = frozenset(self.plan.fields)
         self.feature_names = self.plan.names
         zone = zone_of(recipe.timezone)
         self._reads = [reader(name, field, zone) for name, field in self.plan.fields.items()]

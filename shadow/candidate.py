@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.errors import ActorError
-from actors.evaluation import FEATURES, VECTOR_DTYPE, Evaluator
+from actors.evaluation import DECISION, FEATURES, VECTOR_DTYPE, Evaluator, Features
 from governance.artifacts import split_stage
 from governance.errors import CacheError, GovernanceError
 from models.errors import InputError, ModelError
-from models.spec import FeatureSpec, TransactionError
+from models.spec import TransactionError
 from shadow.errors import HiddenFieldError
 from shadow.record import LiveRecord
+from transport.client.errors import ScorewireError
 
 Pipeline = Mapping[str, str]
-#: Loads of a pipeline the stages that are named; see actors.loading.PipelineLoader.load.
-Load = Callable[[Pipeline, Collection[str]], Evaluator]
+#: Loads of a pipeline the stages that are named first, and starts the code of those that are named second;
+#: see actors.loading.PipelineLoader.load.
+Load = Callable[[Pipeline, Collection[str], Collection[str]], Evaluator]
 
 #: Pipelines of live records that are kept ready: the current one, and those before and after a rollout.
 _PIPELINES_KEPT = 4
@@ -83,7 +85,7 @@ def plan(pipeline: Pipeline, overrides: Pipeline) -> Plan:
     return Plan(features, models, decides, needed | ({"decision"} if decides else set()))
 
 
-def refuse_hidden(evaluator: Evaluator, plan: Plan, live: FeatureSpec) -> None:
+def refuse_hidden(evaluator: Evaluator, plan: Plan, live: Features) -> None:
     """Refuse a shadow that needs a field which live records do not hold as it was.
 
     Args:
@@ -94,10 +96,10 @@ def refuse_hidden(evaluator: Evaluator, plan: Plan, live: FeatureSpec) -> None:
     Raises:
         HiddenFieldError: names the fields.
     """
-    needed = {name for stage in plan.features for name in evaluator.specs[stage].plan.fields}
+    needed = {name for stage in plan.features for name in evaluator.specs[stage].reads}
     if plan.decides and evaluator.rules is not None:
         needed |= evaluator.rules.fields or set()
-    dropped = needed - live.recipe.fields.keys() if live.undeclared == "drop" else set()
+    dropped = needed - live.declared if live.undeclared == "drop" else set()
     hidden = sorted(needed & live.storage.keys() | dropped)
     if hidden:
         raise HiddenFieldError(
@@ -116,11 +118,12 @@ class _Ready:
 
     def __init__(self, pipeline: Pipeline, overrides: Pipeline, load: Load) -> None:
         self.plan = plan(pipeline, overrides)
-        self.evaluator = load({**pipeline, **overrides}, self.plan.load)
+        anew = {*self.plan.features, *self.plan.models, *((DECISION,) if self.plan.decides else ())}
+        self.evaluator = load({**pipeline, **overrides}, self.plan.load, anew)
         live = self.plan.features & pipeline.keys()
-        self._live = load(pipeline, live).specs if live else {}
+        self._live = load(pipeline, live, ()).specs if live else {}
         self._shared = {stage: self._places(stage) for stage in live}
-        refuse_hidden(self.evaluator, self.plan, load(pipeline, {FEATURES}).spec)
+        refuse_hidden(self.evaluator, self.plan, load(pipeline, {FEATURES}, ()).spec)
 
     def _places(self, stage: str) -> list[tuple[str, int, int]]:
         """Return the features that both specs of a stage have, with their places."""
@@ -215,7 +218,7 @@ class Candidate:
                 vectors = ready.vectors(record)
                 us = {"features": _us(time.perf_counter() - began)} if ready.plan.features else {}
                 begun.append((place, vectors, ready.drift(record, vectors), us))
-            except (TransactionError, LookupError) as error:
+            except (TransactionError, ScorewireError, LookupError) as error:
                 found[place] = Refused(f"features: {error}")
         scored, model_us = _scores(ready, [vectors for _, vectors, _, _ in begun])
         for (place, _, drift, us), scores in zip(begun, scored, strict=True):
@@ -253,7 +256,7 @@ def _scores(
     began = time.perf_counter()
     try:
         found: Sequence[Mapping[str, float] | Refused] = ready.evaluator.score(rows)
-    except InputError:
+    except (InputError, ScorewireError):
         found = [_score_one(ready, rows, place) for place in range(len(vectors))]
     return found, _us((time.perf_counter() - began) / len(vectors))
 
@@ -263,7 +266,7 @@ def _score_one(
 ) -> Mapping[str, float] | Refused:
     try:
         return ready.evaluator.score({stage: matrix[place : place + 1] for stage, matrix in rows.items()})[0]
-    except InputError as error:
+    except (InputError, ScorewireError) as error:
         return Refused(f"model: {error}")
 
 
@@ -273,13 +276,16 @@ def _decided(
     scores: Mapping[str, float],
     us: dict[str, int],
     drift: Mapping[str, Sequence[float]],
-) -> Evaluated:
+) -> Evaluated | Refused:
     whole = ready.evaluator.complete(scores, record.scores) if ready.plan.models else record.scores
     if not ready.plan.decides:
         live: Mapping[str, Any] = record.decision or {}
         return Evaluated(whole, live.get("outcome"), live.get("reasons", ()), us, drift)
     began = time.perf_counter()
-    decision = ready.evaluator.decide(whole, record.transaction)
+    try:
+        decision = ready.evaluator.decide(whole, record.transaction)
+    except ScorewireError as error:
+        return Refused(f"decision: {error}")
     us["decision"] = _us(time.perf_counter() - began)
     outcome, reasons = (decision.outcome, decision.reasons) if decision else (None, ())
     return Evaluated(whole, outcome, reasons, us, drift)

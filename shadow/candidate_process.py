@@ -96,9 +96,9 @@ class _Loader:
         self._settings = settings_of(document)
         self._pipelines = PipelineLoader(self._settings.cache.expanduser(), self._settings)
 
-    def __call__(self, stages: Mapping[str, str], only: Collection[str]) -> Evaluator:
+    def __call__(self, stages: Mapping[str, str], only: Collection[str], run: Collection[str]) -> Evaluator:
         with connect(self._settings.dsn) as connection:
-            return self._pipelines.load(connection, stages, only=only)
+            return self._pipelines.load(connection, stages, only=only, run=run)
 
 
 def _limit_memory(more: int) -> None:

@@ -236,8 +236,8 @@ def _check(
         return  # whoever starts it says so
     loader = PipelineLoader(settings.cache.expanduser(), settings)
 
-    def load(stages: Mapping[str, str], only: Collection[str]) -> Evaluator:
-        return loader.load(connection, stages, only=only)
+    def load(stages: Mapping[str, str], only: Collection[str], run: Collection[str]) -> Evaluator:
+        return loader.load(connection, stages, only=only, run=run)
 
     try:
         check_candidate(release.slots[CHAMPION].stages, overrides, load)

@@ -156,7 +156,12 @@ def _told(error: BaseException, directory: str) -> str:
 
 def _limit(orders: dict[str, Any]) -> None:
     memory = orders["memory_bytes"]
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # A shadow's own limit, which counts from its own start.
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no files
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -66,7 +66,8 @@ class CodeFeatures:
     """A code package where a feature spec could be.
 
     Attributes:
-        name, version, id_field, feature_names, storage, undeclared: as those of a feature spec.
+        name, version, id_field, feature_names, storage, undeclared, declared: as those of a feature spec.
+        reads: the fields that golden transactions have: nobody knows which the code looks at.
         code: what live actors call.
     """
 
@@ -78,6 +79,7 @@ class CodeFeatures:
         self.storage: Mapping[str, Any] = MappingProxyType(dict(interface.storage))
         self.undeclared = interface.undeclared
         self.declared = frozenset(interface.fields)
+        self.reads = frozenset(name for golden in interface.golden for name in golden.transaction)
         self.code = caller.stage
         self._caller = caller
 
@@ -154,11 +156,12 @@ class CodeRules:
     """A code package where decision rules could be.
 
     Attributes:
+        fields: those of the golden transactions, as those of a feature spec that is code.
         code: what live actors call.
     """
 
     def __init__(self, interface: DecisionInterface, caller: CodeCaller) -> None:
-        self.reasons = interface.reasons
+        self.fields = frozenset(name for golden in interface.golden for name in golden.transaction)
         self.code = caller.stage
         self._caller = caller
 

@@ -12,7 +12,10 @@ import pytest
 from actors.config import KafkaSettings
 from actors.evaluation import Evaluator
 from actors.loading import PipelineLoader
+from governance.artifacts import register
 from shadow.candidate import Candidate, Evaluated, Refused, plan
+from tests.models.code.wheels import build as build_wheel
+from tests.models.code.wheels import features_declared
 from tests.shadow.world import World, build
 
 
@@ -23,11 +26,12 @@ def world(dsn: str, tmp_path: Path) -> World:
 
 @pytest.fixture
 def candidate(world: World) -> Callable[..., Candidate]:
-    loader = PipelineLoader(world.settings.cache, world.settings)
+    settings = world.settings.model_copy(update={"allow_unsigned_code": True})
+    loader = PipelineLoader(world.settings.cache, settings)
 
-    def load(stages: Mapping[str, str], only: Collection[str]) -> Evaluator:
+    def load(stages: Mapping[str, str], only: Collection[str], run: Collection[str]) -> Evaluator:
         with world.connect() as connection:
-            return loader.load(connection, stages, only=only)
+            return loader.load(connection, stages, only=only, run=run)
 
     return lambda **overrides: Candidate({s: world.digests[what] for s, what in overrides.items()}, load)
 
@@ -120,3 +124,40 @@ def test_only_what_depends_on_an_override_is_computed_anew() -> None:
     assert planned(features="x") == ({"features"}, {"model"}, True, {"features", "model", "decision"})
     assert planned(model_new="x") == (set(), {"model:new"}, True, {"model:new", "features", "decision"})
     assert planned(decision="x") == (set(), set(), True, {"decision"})
+
+
+CODE = """
+import os
+def features(transaction):
+    amount = transaction["amount"]
+    if amount == 1300:
+        os._exit(1)
+    if amount == 1400:
+        raise ValueError("no fourteen")
+    return [amount, transaction.get("age") or 0]
+"""
+
+
+def test_code_in_the_place_of_features_finds_the_same_and_fails_for_its_own_records_alone(
+    world: World, candidate: Callable[..., Candidate], tmp_path: Path
+) -> None:
+    declared = features_declared({"id": "1", "amount": 2, "age": 30}, [2, 30], ["amount", "age"])
+    with world.connect() as connection:
+        wheel = build_wheel(tmp_path / "wheels", CODE, declared)
+        code = register(connection, wheel, kind="code_package", name="code", by="ann").digest
+    world.digests["code"] = code
+    records = world.records(range(20))
+    for place, amount in ((3, 1300), (7, 1400)):
+        transaction = {**records[place].transaction, "amount": amount}
+        records[place] = replace(records[place], transaction=transaction)
+    found = candidate(features="code").evaluate(records)
+    refused = {place: one.reason for place, one in enumerate(found) if isinstance(one, Refused)}
+    assert set(refused) == {3, 7}
+    assert "ended with 1" in refused[3]
+    assert "no fourteen" in refused[7]
+    plain = candidate(features="features").evaluate(records)
+    for place, (one, other) in enumerate(zip(found, plain, strict=True)):
+        if place not in refused:
+            assert isinstance(one, Evaluated)
+            assert isinstance(other, Evaluated)
+            assert (one.scores, one.outcome) == (other.scores, other.outcome)
