@@ -26,14 +26,16 @@ class EmbeddedBroker:
     Args:
         directory: where its log goes; made if it is missing.
         port: where it listens; 0 picks a free port once, and keeps it over restarts.
+        advertised: the port that it tells clients to come to, where something stands between; 0 is its own.
 
     Attributes:
         bootstrap_servers: how clients reach it.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, advertised: int = 0) -> None:
         self._directory = directory
         self._port = port
+        self._advertised = advertised
         self._process: subprocess.Popen[bytes] | None = None
         self._binary = _binary()
 
@@ -42,7 +44,12 @@ class EmbeddedBroker:
         """How clients reach it."""
         if not self._port:
             raise EmbeddedBrokerError("the embedded broker is not started")
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self._advertised or self._port}"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
 
     @property
     def settings(self) -> KafkaSettings:
@@ -63,13 +70,13 @@ class EmbeddedBroker:
         # Tansu runs on without a word when its port is taken.
         self._port = _free_port(self._port)
         self._directory.mkdir(parents=True, exist_ok=True)
-        url = f"tcp://{self.bootstrap_servers}"
+        url, told = f"tcp://127.0.0.1:{self._port}", f"tcp://{self.bootstrap_servers}"
         with (self._directory / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 [
                     *(self._binary, "broker", "--storage-engine", "memory://tansu/"),
                     # Its default is to listen everywhere.
-                    *("--listener-url", url, "--advertised-listener-url", url),
+                    *("--listener-url", url, "--advertised-listener-url", told),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,6 +123,8 @@ class EmbeddedBroker:
             if ended or time.monotonic() > give_up_at:
                 raise EmbeddedBrokerError(f"the embedded broker does not start:\n{self._tail()}")
             time.sleep(0.02)
+        if self._advertised:
+            return  # whoever put something between knows when that is there
         try:
             wait_for_broker(self.settings, START_S)
         except BrokerError as error:

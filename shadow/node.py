@@ -113,10 +113,9 @@ class ShadowNode:
     def _commit(self, batch: Batch, *, wait: bool = False) -> None:
         stream = self._stream
         assert stream is not None  # noqa: S101 - run has made it
-        stream.commit(batch.upto, batch.moved, wait=wait)
         now = time.time()
-        for partition, position in batch.upto.items():
-            high = stream.high(partition)
+        for partition in stream.commit(batch.upto, batch.moved, wait=wait):
+            position, high = batch.upto[partition], stream.high(partition)
             behind = now - batch.latest.get(partition, now) if position < high else 0.0
             self._places[partition] = Place(position, high, max(0.0, behind))
         self._committed += len(batch.records) + len(batch.dead)

@@ -78,13 +78,16 @@ class LiveStream:
             return []
         return [message for message in found if self._is_record(message)]
 
-    def commit(self, upto: Mapping[int, int], moved: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, upto: Mapping[int, int], moved: Mapping[int, int], *, wait: bool = False) -> list[int]:
         """Say how far this node has come, in the partitions that were its own all the time.
 
         Args:
             upto: partition to the offset that comes next.
             moved: `partitions` as it was when the records were read.
             wait: until the broker has taken it; else it is heard of when it did not.
+
+        Returns:
+            those partitions.
         """
         places = [
             TopicPartition(self._topic, partition, offset)
@@ -92,12 +95,13 @@ class LiveStream:
             if partition in self._held and self._held[partition] == moved.get(partition)
         ]
         if not places:
-            return
+            return []
         try:
             self._consumer.commit(offsets=places, asynchronous=not wait)
         except KafkaException as error:
             # Another node will read the same again; results that are there already change nothing.
             self._on_error(error.args[0])
+        return [place.partition for place in places]
 
     def high(self, partition: int) -> int:
         """Return the end of a partition as the broker last said; -1 if it has not."""
@@ -130,8 +134,9 @@ class LiveStream:
 
     def _on_assign(self, client: Any, partitions: list[Any]) -> None:
         client.incremental_assign(partitions)
-        if self._paused:
-            client.pause(partitions)
+        # Either way: one that was paused when it went comes back paused.
+        change = client.pause if self._paused else client.resume
+        change(partitions)
         for one in partitions:
             self.moves += 1
             self._held[one.partition] = self.moves

@@ -152,11 +152,14 @@ def transaction(number: int) -> dict[str, Any]:
 def build(dsn: str, kafka: KafkaSettings, directory: Path, **shadow: Any) -> World:
     """Make an environment `test` whose champion is promoted, and register candidates."""
     file = directory / "scorewire.toml"
-    facts = {"environment": "test", "dsn": dsn, "cache": str(directory / "cache")}
+    facts = {"environment": "test", "dsn": dsn}
+    facts |= {name: str(directory / name) for name in ("cache", "logs")}
     text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in facts.items())
     text += "[kafka]\n" + "".join(_lines(kafka.model_dump(exclude={"options"})))
     text += "[kafka.options]\n" + "".join(_lines(kafka.options))
-    text += "[shadow]\nbatch = 200\n" + "".join(_lines(shadow))
+    text += "[shadow]\n" + "".join(_lines({"batch": 200, **shadow}))
+    # Records are made here, and not by live nodes.
+    text += "".join(f"[{role}]\nnodes = 0\n" for role in ("preprocessor", "scorer", "sink"))
     file.write_text(text)
     world = World(load_settings(file), file)
     with world.connect() as connection:
