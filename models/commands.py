@@ -14,14 +14,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.bundle import Bundle, open_bundle
-from models.describe import describe, render
 from models.errors import ModelError
 from models.feature_commands import fail, read_transactions
 from models.feature_commands import register_commands as register_feature_commands
 from models.spec import load_spec
 
 if TYPE_CHECKING:
+    from models.bundle import Bundle
     from models.importers.pipelines import ImportedPipeline
 
 app = typer.Typer(
@@ -159,6 +158,8 @@ def _progress() -> Progress:
 
 
 def _open(file: Path, digest: str | None) -> Bundle:
+    from models.bundle import open_bundle  # noqa: PLC0415 - it loads the kernel's compiler, for half a second
+
     try:
         return open_bundle(file, digest)
     except ModelError as error:
@@ -166,6 +167,8 @@ def _open(file: Path, digest: str | None) -> Bundle:
 
 
 def _show(bundle: Bundle, *, as_json: bool, pipeline: ImportedPipeline | None = None) -> None:
+    from models.describe import describe, render  # noqa: PLC0415 - as above
+
     facts = describe(bundle)
     more = _pipeline_facts(pipeline) if pipeline else {}
     if as_json:
