@@ -1,4 +1,4 @@
-"""The sub-commands `shadow start`, `list`, `stop`, `retire` and `promote`."""
+"""The sub-commands of `shadow`; `report` and `diff` stand in report_commands.py."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from governance.terminal import (
 )
 from models.errors import ModelError
 from shadow.errors import ShadowError
+from shadow.report_commands import diff_command, report_command
 
 NameArgument = Annotated[str, typer.Argument(help="The shadow.")]
 
@@ -49,6 +50,8 @@ def shadow_app(locate: Locate) -> typer.Typer:
     app.command()(commands.stop)
     app.command()(commands.retire)
     app.command()(commands.promote)
+    app.command(name="report")(report_command(locate))
+    app.command(name="diff")(diff_command(locate))
     return app
 
 

@@ -18,7 +18,9 @@ from governance.backoff import Backoff
 from governance.database import CHANNEL, Connection, connect
 from governance.notify import concerns
 from governance.shadows import Shadow, shadows, suspend
+from shadow.errors import SummaryError
 from shadow.evaluating import Running
+from shadow.summaries import settle
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 #: Seconds after which the row of a dead node is taken away.
 FORGET_S = 300.0
+#: Seconds between two times that older summaries are merged.
+SETTLE_S = 3600.0
 _CONNECT_S, _STATEMENT_S = 3, 10
 
 
@@ -81,6 +85,7 @@ class Keeper:
         self._stop = threading.Event()
         self._connection: Connection | None = None
         self._backoff = Backoff()
+        self._settle_at = 0.0
         #: The shadows that run; None until the database said it for the first time.
         self.running: Sequence[Shadow] | None = None
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
@@ -123,6 +128,9 @@ class Keeper:
             if reason is not None and suspend(connection, shadow, self._node_id, reason):
                 logger.warning("shadow %s is suspended", shadow.name)
         self.running = running
+        if time.monotonic() >= self._settle_at:
+            self._settle_at = time.monotonic() + SETTLE_S
+            _settle(connection, running)
         say(connection, self._environment, self._node_id, sign)
         give_up_at = time.monotonic() + LOOK_S
         while not self._stop.is_set() and (left := give_up_at - time.monotonic()) > 0:
@@ -134,6 +142,15 @@ class Keeper:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _settle(connection: Connection, running: Sequence[Shadow]) -> None:
+    """Merge the summaries of older hours, so that reports cost the same after years."""
+    for shadow in running:
+        try:
+            settle(connection, shadow.id)
+        except SummaryError as error:
+            logger.warning("the summaries of shadow %s cannot be merged: %s", shadow.name, error)
 
 
 def say(connection: Connection, environment: str, node_id: str, sign: Sign) -> None:
