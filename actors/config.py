@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +28,9 @@ from models.problems import problems
 
 #: The configuration file that is read when none is named.
 DEFAULT_FILE = Path("scorewire.toml")
+
+#: What the operating system takes as the path of a Unix socket.
+_LONGEST_SOCKET_PATH = 100
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -98,8 +103,8 @@ class TeeSettings(BaseModel):
     """The tee of this host: what it keeps while it, or Kafka, is away, and what it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    #: Where records wait while Kafka is away; each environment has a directory of its own there.
-    spool: Path = Path("~/.cache/scorewire/spool")
+    #: Where records wait while Kafka is away; by default `spool` beside `cache`.
+    spool: Path | None = None
     #: Megabytes that may wait there; beyond them the oldest go.
     spool_mb: Annotated[float, Field(gt=0)] = 1024
     #: Megabytes that a preprocessor keeps while its tee is away; beyond them the oldest go.
@@ -247,6 +252,21 @@ def settings_of(document: str) -> Settings:
             return (init_settings,)
 
     return FromParent(**json.loads(document))
+
+
+def spool_directory(settings: Settings) -> Path:
+    """Return where the tee of this host keeps what waits for Kafka: a directory for each environment."""
+    spool = settings.tee.spool or settings.cache.parent / "spool"
+    return spool.expanduser().absolute() / settings.environment
+
+
+def tee_address(settings: Settings) -> str:
+    """Return where the tee of this host listens: a Unix socket that its user alone can reach."""
+    path = spool_directory(settings) / "tee.sock"
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"scorewire-{os.getuid()}-{digest}" / "tee.sock"
+    return f"ipc://{path}"
 
 
 def node_name(role: str, index: int) -> str:

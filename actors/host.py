@@ -68,12 +68,16 @@ class Host:
 
 
 def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
-    """Scorers first: a preprocessor is of use only when it has somebody to ask; shadows come last."""
+    """Whoever is asked, or sent to, comes before those who ask and send; stopped, they go after them."""
     named = (f"--config={config.resolve()}",) if config else ()
     chosen = _free_ports(settings) if settings.preprocessor.port == 0 else []
-    wanted = {"scorer": settings.scorer.nodes, "preprocessor": settings.preprocessor.nodes}
-    if settings.kafka is not None:
-        wanted["shadow"] = settings.shadow.nodes
+    with_kafka = settings.kafka is not None
+    wanted = {
+        "tee": 1 if with_kafka else 0,
+        "scorer": settings.scorer.nodes,
+        "preprocessor": settings.preprocessor.nodes,
+        "shadow": settings.shadow.nodes if with_kafka else 0,
+    }
     return [
         ProcessSpec(
             f"{role}-{index}",

@@ -12,7 +12,7 @@ import pykka
 import zmq
 
 from actors.code.limits import CodeCrew
-from actors.config import Settings, node_name
+from actors.config import Settings, node_name, tee_address
 from actors.governor import GovernorActor, Peers
 from actors.loader import LoadDone, LoaderActor, LoadFailed
 from actors.preprocessor import PreprocessorActor
@@ -20,6 +20,7 @@ from actors.scorer import ScorerActor
 from actors.serving import ServingActor
 from actors.state import NodeState
 from actors.supervisor import ChildSpec, Supervisor, run_top
+from transport.tee_ring import TeeRing
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ class Node:
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
         crew = CodeCrew(settings.code.workers, settings.code.spares)
         self._state = NodeState(node_name(role, index), settings.environment, role, code_crew=crew)
+        if role == "preprocessor" and settings.kafka is not None:
+            self._state.tee = TeeRing(int(settings.tee.memory_mb * 1e6))
+            self._state.tee_address = tee_address(settings)
 
     def run(self) -> int:
         """Run until it is told to stop; return the exit code of the process."""

@@ -15,6 +15,7 @@ from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
+from models.field_policy import policy_of
 from models.spec import TransactionError
 from transport.client import wire
 from transport.client.answer import Answer, Decision, Trace, pack_answer
@@ -27,11 +28,15 @@ from transport.client.errors import (
 from transport.client.pool import Pool
 from transport.client.wire import Kind
 from transport.listener import Request, overloaded
+from transport.tee import TeeSender
+from transport.tee_wire import CANARY
 
 logger = logging.getLogger(__name__)
 
 #: Transactions under way in one preprocessor beyond which it says `overloaded`.
 MAX_IN_FLIGHT = 2_000
+#: Seconds that a stopping preprocessor waits at most for its tee to take what it holds.
+HAND_OVER_S = 2.0
 
 
 class RefreshScorers:
@@ -57,15 +62,41 @@ class PreprocessorActor(ServingActor):
         self.code = LiveCode(self.loop, state.code_used, state.code_crew)
         #: How often a decision rule could not be evaluated for a transaction.
         self.rule_errors = 0
+        self._tee: TeeSender | None = None
+        self._policies: dict[int, bytes] = {}
 
     def on_start(self) -> None:
-        """Reach the scorers that are known, then listen."""
+        """Reach the scorers that are known, and the tee where there is one, then listen."""
         self.pool = Pool(self.loop, self.context, self.state.scorers)
+        ring = self.state.tee
+        if ring is not None:
+            address, node_id = self.state.tee_address, self.state.node_id
+            self._tee = TeeSender(self.loop, self.context, ring, address, node_id)
         try:
             super().on_start()
         except BaseException:
             self.pool.close()
+            self._close_tee()
             raise
+
+    def on_stop(self) -> None:
+        """Finish what is under way, then hand over to the tee what it has not got yet."""
+        super().on_stop()
+        if self._tee is not None:
+            left = self._tee.drain(HAND_OVER_S)
+            if left:
+                logger.error("%d answers did not reach the tee before this node ended", left)
+        self._close_tee()
+
+    def on_failure(self, *reason: object) -> None:
+        """Free the endpoint; the ring is handed on to the actor that takes this one's place."""
+        super().on_failure(*reason)
+        self._close_tee()
+
+    def _close_tee(self) -> None:
+        if self._tee is not None:
+            logger.info("%s counted towards its tee %s", self.name, self._tee.ring.counters())
+            self._tee.close()
 
     def close(self) -> None:
         """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
@@ -130,7 +161,7 @@ class PreprocessorActor(ServingActor):
     def _ask_scorers(self, call: _Call, vectors: Vectors) -> None:
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
         message = wire.pack_body({"release": call.loaded.release, **sent})
-        call.asked = time.monotonic()
+        call.asked, call.message = time.monotonic(), message
         self.pool.submit(Kind.VECTOR, message, call.request.deadline, call.done)
 
     def _ask_code(self, call: _Call, vectors: Vectors) -> None:
@@ -209,9 +240,22 @@ class PreprocessorActor(ServingActor):
 
     def _reply(self, call: _Call, answer: Answer) -> None:
         self._in_flight -= 1
-        self.listener.answer(call.request, pack_answer(answer))
+        packed = pack_answer(answer)
+        if self.listener.answer(call.request, packed) and self._tee is not None:
+            self._copy(self._tee, call, packed)
         if call.tally is not None:
             call.tally.count(answer.trace.us["total"], answer.score)
+
+    def _copy(self, tee: TeeSender, call: _Call, answer: bytes) -> None:
+        """Hand the parts of an answered transaction to the tee, as they are."""
+        loaded, canary = call.loaded, self.state.holdings.canary
+        policy = self._policies.get(loaded.release)
+        if policy is None:
+            held = self.state.holdings.releases
+            self._policies = {number: one for number, one in self._policies.items() if number in held}
+            policy = self._policies[loaded.release] = policy_of(loaded.specs.values()).pack()
+        flags = CANARY if canary is not None and canary.release == loaded.release else 0
+        tee.offer(time.time(), flags, policy, call.request.frame, call.message, answer)
 
     def _give_up(self, call: _Call, error: Exception) -> None:
         self._in_flight -= 1
@@ -226,7 +270,7 @@ class PreprocessorActor(ServingActor):
 class _Call:
     """One transaction that is with the scorers."""
 
-    __slots__ = ("actor", "asked", "id", "loaded", "request", "tally", "transaction")
+    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "transaction")
 
     def __init__(
         self,
@@ -244,6 +288,7 @@ class _Call:
         self.id = id_
         self.transaction = transaction
         self.asked = time.monotonic()
+        self.message = b""
 
     def done(self, outcome: bytes | Exception) -> None:
         self.actor.finish(self, outcome)

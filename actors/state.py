@@ -15,6 +15,7 @@ from types import MappingProxyType
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
+from transport.tee_ring import TeeRing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ class NodeState:
         scorers: endpoints of all scorer actors that are ready.
         endpoints: id of each serving actor of this node to the endpoint where it listens.
         code_crew: the workers of each package of code in each actor.
+        tee: what was answered and its tee has not got yet; None where no copy is kept.
+        tee_address: where that tee listens.
     """
 
     node_id: str
@@ -90,6 +93,8 @@ class NodeState:
     scorers: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
     code_crew: CodeCrew = field(default_factory=CodeCrew)
+    tee: TeeRing | None = None
+    tee_address: str = ""
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

@@ -89,6 +89,7 @@ class FeatureSpec:
         feature_names: names of the features, in the vector's order.
         storage: what becomes of a field where transactions are stored; fields that are kept are left out.
         undeclared: what becomes there of the fields that the spec does not declare: `keep` or `drop`.
+        declared: the fields that it declares.
         recipe: what the file says.
         declared: the fields that it declares.
         reads: those of them that it computes with.
@@ -103,6 +104,7 @@ class FeatureSpec:
             {name: field.store for name, field in recipe.fields.items() if field.store != "keep"}
         )
         self.undeclared = recipe.undeclared
+        self.declared = frozenset(recipe.fields)
         self._source = source
         self.plan = make_plan(recipe)
         self.declared = frozenset(recipe.fields)

@@ -12,6 +12,8 @@ ShadowError
 ├── Stopped                a node stops while a batch is under way: nobody acts, it is read again
 ├── EmbeddedBrokerError    the broker of the demo and the tests cannot run
 ├── SummaryError           summaries of different versions meet: run one version on all shadow nodes
+├── SamplingError          what [tee] says of sampling cannot be used: whoever configured it must act
+├── SpoolError             the tee's directory cannot be used: whoever configured it must act
 └── ReportError            there is nothing to report on: the command was given a wrong name, or too early
 """
 
@@ -64,6 +66,14 @@ class ShadowBrokenError(ShadowError):
 
 class Stopped(ShadowError):  # noqa: N818 - control flow: nothing went wrong
     """Raised when a node stops while a batch is under way. Its place was not committed: it is read again."""
+
+
+class SamplingError(ShadowError):
+    """Raised when the expression that chooses what is copied is none."""
+
+
+class SpoolError(ShadowError):
+    """Raised when the tee's directory cannot be used, or is another process's."""
 
 
 class EmbeddedBrokerError(ShadowError):

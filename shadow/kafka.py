@@ -16,11 +16,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from actors.config import KafkaSettings
 from shadow.errors import BrokerError, TopicError
+from shadow.record import MAX_RECORD_BYTES
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that an administrative request may take.
 ADMIN_S: Final = 10.0
+#: Largest message, in bytes: a record, its key, and what Kafka adds.
+MAX_MESSAGE_BYTES: Final = MAX_RECORD_BYTES + (64 << 10)
 #: What the tee's durability rests on: each record acknowledged by all replicas in sync, once, in order.
 DURABLE: Final[dict[str, Any]] = {"acks": "all", "enable.idempotence": True}
 #: What consumers rest on: offsets are committed by hand after the results are stored.
@@ -42,8 +45,10 @@ def producer(settings: KafkaSettings, **more: Any) -> Producer:
     Raises:
         BrokerError: librdkafka refuses a setting.
     """
-    defaults = {"compression.type": "lz4", "linger.ms": 5}
-    return _made(Producer, _common(settings) | defaults | _dotted(more) | settings.options | DURABLE)
+    defaults = {"compression.type": "lz4", "linger.ms": 5, "message.max.bytes": MAX_MESSAGE_BYTES}
+    return _made(
+        Producer, _common(settings) | defaults | _dotted(more) | _options(settings, _CONSUMERS) | DURABLE
+    )
 
 
 def consumer(settings: KafkaSettings, group: str, **more: Any) -> Consumer:
@@ -69,7 +74,9 @@ def consumer(settings: KafkaSettings, group: str, **more: Any) -> Consumer:
         # A consumer that has caught up waits for the next record, and should have it at once.
         "fetch.wait.max.ms": 50,
     }
-    return _made(Consumer, _common(settings) | defaults | _dotted(more) | settings.options | BY_HAND)
+    return _made(
+        Consumer, _common(settings) | defaults | _dotted(more) | _options(settings, _PRODUCERS) | BY_HAND
+    )
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
@@ -78,7 +85,7 @@ def admin(settings: KafkaSettings) -> AdminClient:
     Raises:
         BrokerError: librdkafka refuses a setting.
     """
-    return _made(AdminClient, _common(settings) | _client_options(settings))
+    return _made(AdminClient, _common(settings) | _options(settings, _CONSUMERS, _PRODUCERS))
 
 
 def ensure_topics(settings: KafkaSettings, names: Sequence[str], *, timeout_s: float = ADMIN_S) -> None:
@@ -101,7 +108,10 @@ def ensure_topics(settings: KafkaSettings, names: Sequence[str], *, timeout_s: f
         raise TopicError(
             f"Kafka has no topic {', '.join(missing)}: make it, or set create_topics = true in [kafka]"
         )
-    config = {"min.insync.replicas": str(max(1, settings.replication - 1))}
+    config = {
+        "min.insync.replicas": str(max(1, settings.replication - 1)),
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    }
     wanted = [NewTopic(name, settings.partitions, settings.replication, config=config) for name in missing]
     for name, future in client.create_topics(wanted, request_timeout=timeout_s).items():
         try:
@@ -150,16 +160,21 @@ def _dotted(more: Mapping[str, Any]) -> dict[str, Any]:
     return {name if callable(value) else name.replace("_", "."): value for name, value in more.items()}
 
 
-#: Options that an administrative client refuses or warns of, since they belong to one side alone.
-_ONE_SIDED: Final = (
+#: What belongs to one side alone begins with these; the other side would warn of it, or refuse it.
+_CONSUMERS: Final = (
+    *("group.", "auto.", "fetch.", "max.poll.", "max.partition.", "session.", "heartbeat.", "queued."),
+    *("isolation.", "partition.assignment.", "check.crcs", "enable.auto.", "enable.partition.eof"),
+)
+_PRODUCERS: Final = (
     *("compression.", "linger.", "batch.", "queue.buffering.", "message.", "delivery.", "request.required."),
-    *("acks", "retries", "enable.", "group.", "auto.", "fetch.", "max.poll.", "session.", "heartbeat."),
-    *("partition.", "partitioner", "sticky.", "queued.", "isolation."),
+    *("acks", "retries", "enable.idempotence", "enable.gapless", "transaction", "partitioner", "sticky."),
 )
 
 
-def _client_options(settings: KafkaSettings) -> dict[str, str]:
-    return {name: value for name, value in settings.options.items() if not name.startswith(_ONE_SIDED)}
+def _options(settings: KafkaSettings, *others: tuple[str, ...]) -> dict[str, str]:
+    """Return the options without those of the other sides."""
+    foreign = tuple(start for starts in others for start in starts)
+    return {name: value for name, value in settings.options.items() if not name.startswith(foreign)}
 
 
 def _made(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:

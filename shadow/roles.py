@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from actors.config import Settings
+from actors.errors import ConfigError
 from actors.roles import Roles
 
 __all__ = ["SHADOW_ROLES"]
@@ -17,5 +18,13 @@ def _shadow(settings: Settings, index: int, port: int | None) -> int:
     return run_shadow_node(settings, index)
 
 
+def _tee(settings: Settings, index: int, port: int | None) -> int:
+    from shadow.tee import run_tee  # noqa: PLC0415 - it loads Kafka's client, which few commands need
+
+    if settings.kafka is None:
+        raise ConfigError("a tee needs a [kafka] section: deploy/scorewire.toml has one")
+    return run_tee(settings, index, port)
+
+
 #: Role to what runs it.
-SHADOW_ROLES: Final[Roles] = {"shadow": _shadow}
+SHADOW_ROLES: Final[Roles] = {"tee": _tee, "shadow": _shadow}

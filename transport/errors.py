@@ -1,7 +1,8 @@
 """What can go wrong in the sockets of a node.
 
 TransportError
-└── BindRefusedError   a socket would listen where it must not, or cannot
+├── BindRefusedError   a socket would listen where it must not, or cannot
+└── TeeFrameError      a frame is none that a preprocessor and its tee exchange: it is counted and left out
 """
 
 from __future__ import annotations
@@ -13,3 +14,7 @@ class TransportError(Exception):
 
 class BindRefusedError(TransportError):
     """Raised when a node may not, or cannot, listen at an address. Whoever configured it must act."""
+
+
+class TeeFrameError(TransportError):
+    """Raised when a frame between a preprocessor and its tee cannot be read. Nobody need act."""

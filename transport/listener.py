@@ -127,13 +127,13 @@ class Listener:
             self.stats.requests += len(batch)
             self._on_batch(batch)
 
-    def answer(self, request: Request, body: bytes) -> None:
-        """Answer a request; one whose deadline has passed is counted and not answered."""
+    def answer(self, request: Request, body: bytes) -> bool:
+        """Answer a request; one whose deadline has passed is counted and not answered, which is False."""
         if request.deadline < time.monotonic():
             self.stats.late += 1
-            return
+            return False
         self.stats.answers += 1
-        self._send(request.caller, Kind.ANSWER, request.id, body)
+        return self._send(request.caller, Kind.ANSWER, request.id, body)
 
     def refuse(self, request: Request, error: ScorewireError) -> None:
         """Answer a request with an error."""
@@ -194,12 +194,14 @@ class Listener:
         ready = self._ready() and not self._leaving
         self._send(caller, Kind.PONG, id_, _READY if ready else _NOT_READY)
 
-    def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> None:
+    def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> bool:
         try:
             self._socket.send_multipart([caller, wire.pack_header(kind, id_) + body], zmq.NOBLOCK)
         except zmq.Again:
             # The caller reads nothing: its own deadline tells it, and memory here stays bounded.
             self.stats.late += 1
+            return False
+        return True
 
 
 def check_address(address: str, *, wide: bool) -> None:

@@ -87,6 +87,7 @@ def start_system(
     preprocessors: int,
     scorers: int,
     environment: str = "test",
+    more: str = "",
 ) -> System:
     """Write a configuration and start its nodes."""
     directory.mkdir(exist_ok=True)
@@ -101,7 +102,8 @@ def start_system(
         "".join(f"{name} = {json.dumps(value)}\n" for name, value in text.items())
         + f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n"
         # With huge pages, which are not the default: the demo and the quickstart run with that.
-        + f"[scorer]\nactors = 1\nnodes = {scorers}\npages = 'huge'\n",
+        + f"[scorer]\nactors = 1\nnodes = {scorers}\npages = 'huge'\n"
+        + more,
     )
     settings = load_settings(file)
     host = Host(settings, file)
