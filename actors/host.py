@@ -76,6 +76,7 @@ def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
         "tee": 1 if with_kafka else 0,
         "scorer": settings.scorer.nodes,
         "preprocessor": settings.preprocessor.nodes,
+        "sink": settings.sink.nodes if with_kafka else 0,
         "shadow": settings.shadow.nodes if with_kafka else 0,
     }
     return [

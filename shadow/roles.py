@@ -18,6 +18,13 @@ def _shadow(settings: Settings, index: int, port: int | None) -> int:
     return run_shadow_node(settings, index)
 
 
+def _sink(settings: Settings, index: int, port: int | None) -> int:
+    del port  # it listens nowhere
+    from shadow.sink import run_sink  # noqa: PLC0415 - it loads Kafka's client, which few commands need
+
+    return run_sink(settings, index)
+
+
 def _tee(settings: Settings, index: int, port: int | None) -> int:
     from shadow.tee import run_tee  # noqa: PLC0415 - it loads Kafka's client, which few commands need
 
@@ -27,4 +34,4 @@ def _tee(settings: Settings, index: int, port: int | None) -> int:
 
 
 #: Role to what runs it.
-SHADOW_ROLES: Final[Roles] = {"tee": _tee, "shadow": _shadow}
+SHADOW_ROLES: Final[Roles] = {"tee": _tee, "sink": _sink, "shadow": _shadow}

@@ -31,20 +31,23 @@ class LiveStream:
         settings: the broker.
         environment: whose answers.
         client_id: what to be called in the broker's log and lists.
+        group: which of the environment's groups it is of.
 
     Attributes:
         errors: what the broker had to complain of, counted; it is reached again by itself.
         moves: how often partitions came or went.
     """
 
-    def __init__(self, settings: KafkaSettings, environment: str, client_id: str) -> None:
+    def __init__(
+        self, settings: KafkaSettings, environment: str, client_id: str, group: str = "shadow"
+    ) -> None:
         self._topic = topic(settings, environment, "live")
         self._paused = False
         self._held: dict[int, int] = {}  # partition to how often it came, so that an old life is told apart
         self.errors = self.moves = 0
         self._consumer = consumer(
             settings,
-            f"{settings.topic_prefix}.{environment}.shadow",
+            f"{settings.topic_prefix}.{environment}.{group}",
             client_id=client_id,
             queued_max_messages_kbytes=_AHEAD_KB,
             error_cb=self._on_error,
