@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 app.command(name="demo")(examples.demo.demo)
 actors.commands.register_commands(app, actors.roles.LIVE_ROLES | shadow.roles.SHADOW_ROLES)
-governance.commands.register_commands(app, actors.commands.locate)
+governance.commands.register_commands(app, actors.commands.locate, actors.commands.locate_direct)
 app.add_typer(
     shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"
 )

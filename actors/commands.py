@@ -64,6 +64,11 @@ def locate(config: Path | None) -> tuple[str, str]:
     return settings.dsn, settings.environment
 
 
+def locate_direct(config: Path | None) -> str:
+    """Return the database that a configuration names, without a pool in between."""
+    return settings_or_exit(config).direct_dsn
+
+
 def up(config: ConfigOption = None) -> None:
     """Run all nodes of this host, as scorewire.toml says, and start again what dies.
 
@@ -72,7 +77,7 @@ def up(config: ConfigOption = None) -> None:
     settings = settings_or_exit(config)
     _log_to_terminal()
     try:
-        migrate(settings.dsn)
+        migrate(settings.direct_dsn)
     except psycopg.OperationalError as error:
         logging.getLogger(__name__).warning("the database is away, and the nodes wait for it: %s", error)
     stop = threading.Event()

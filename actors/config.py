@@ -164,6 +164,11 @@ class Settings(BaseSettings):
     environment: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")] = "production"
     #: PostgreSQL, as a URI or as libpq's keywords.
     dsn: str
+    #: PostgreSQL itself, where `dsn` names a pool that hands out connections by the transaction (PgBouncer):
+    #: nodes listen there, and migrations hold a lock.
+    listen_dsn: str = ""
+    #: Seconds since its last look at the database after which a node says so, in its answers and its log.
+    stale_after_s: Annotated[float, Field(gt=0)] = 5.0
     #: Artifacts of this host, shared by its nodes.
     cache: Path = Path("~/.cache/scorewire/artifacts")
     #: Logs of the nodes that `up` starts.
@@ -192,6 +197,11 @@ class Settings(BaseSettings):
             except SignatureError as error:
                 raise ValueError(f"{name}: {error}") from error
         return keys
+
+    @property
+    def direct_dsn(self) -> str:
+        """The database without a pool in between."""
+        return self.listen_dsn or self.dsn
 
     @property
     def trusted(self) -> Mapping[str, bytes]:

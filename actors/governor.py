@@ -70,6 +70,7 @@ class GovernorActor(MailboxActor):
         self._acknowledged: set[int] = set()
         self._failed: dict[int, tuple[str, float]] = {}
         self._joined = False
+        self._stale = False
 
     def on_start(self) -> None:
         """Begin to watch."""
@@ -99,6 +100,7 @@ class GovernorActor(MailboxActor):
     # -- what Postgres says
 
     def _take_view(self, view: View) -> None:
+        self._state.looked_at = time.monotonic()
         if not self._joined:
             # Joined first, read after: no rollout can start between the two and miss this node.
             self._beat()
@@ -199,6 +201,17 @@ class GovernorActor(MailboxActor):
         }
         self._watch.do(lambda connection: self._say(connection, word))
         self._watch_canary()
+        self._tell_if_stale()
+
+    def _tell_if_stale(self) -> None:
+        """Say once that the last look is too long ago, and once that it is not any more."""
+        stale_s, number = self._state.stale_s(time.monotonic()), self._state.holdings.current
+        if (stale_s is not None) != self._stale:
+            self._stale = stale_s is not None
+            if self._stale:
+                logger.warning("serving release %s, by a look of %.0f s ago at the database", number, stale_s)
+            else:
+                logger.info("serving release %s, as the database has it", number)
 
     def _watch_canary(self) -> None:
         """Say what was counted of the canary, and see whether it is time that it grows or ends."""

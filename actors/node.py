@@ -51,7 +51,13 @@ class Node:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
         crew = CodeCrew(settings.code.workers, settings.code.spares)
-        self._state = NodeState(node_name(role, index), settings.environment, role, code_crew=crew)
+        self._state = NodeState(
+            node_name(role, index),
+            settings.environment,
+            role,
+            stale_after_s=settings.stale_after_s,
+            code_crew=crew,
+        )
         if role == "preprocessor" and settings.kafka is not None:
             self._state.tee = TeeRing(int(settings.tee.memory_mb * 1e6))
             self._state.tee_address = tee_address(settings)
@@ -118,7 +124,7 @@ class Node:
 
     def _start_governor(self) -> pykka.ActorRef[Any]:
         peers = Peers(serving=self._serving_refs, loader=lambda: self._alive["loader"])
-        return GovernorActor.start(self._settings.dsn, self._state, peers)
+        return GovernorActor.start(self._settings.direct_dsn, self._state, peers)
 
     def _report(self, outcome: LoadDone | LoadFailed) -> None:
         # The governance actor asks before whoever started it has noted it.

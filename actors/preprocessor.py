@@ -312,6 +312,7 @@ class _Call:
                 "decision": _us(now - answered),
                 "total": _us(now - self.request.arrived),
             },
+            stale_s=self.actor.state.stale_s(now),
         )
         return Answer(self.id, body["scores"], trace, decision)
 

@@ -7,6 +7,7 @@ an actor its own endpoint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -81,6 +82,8 @@ class NodeState:
         holdings: the releases that it holds.
         scorers: endpoints of all scorer actors that are ready.
         endpoints: id of each serving actor of this node to the endpoint where it listens.
+        looked_at: when the governance actor last saw what Postgres says (time.monotonic seconds).
+        stale_after_s: seconds after that from which on answers say so.
         code_crew: the workers of each package of code in each actor.
         tee: what was answered and its tee has not got yet; None where no copy is kept.
         tee_address: where that tee listens.
@@ -92,6 +95,8 @@ class NodeState:
     holdings: Holdings = field(default_factory=Holdings)
     scorers: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
+    looked_at: float = math.inf
+    stale_after_s: float = math.inf
     code_crew: CodeCrew = field(default_factory=CodeCrew)
     tee: TeeRing | None = None
     tee_address: str = ""
@@ -100,6 +105,11 @@ class NodeState:
         """Return the digests of the code that the releases held here run."""
         held = self.holdings.releases.values()
         return {stage.digest for loaded in held for stage in loaded.code.values()}
+
+    def stale_s(self, now: float) -> float | None:
+        """Return how long ago the last look at the database was; None while that is short enough."""
+        since = now - self.looked_at
+        return round(since, 1) if since > self.stale_after_s else None
 
     def is_ready(self) -> bool:
         """Say whether this node can serve: it holds the release that is current."""

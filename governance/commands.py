@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from governance.history import Tenure, release_at
 from governance.history import diff as differences
 from governance.history import history as served
 from governance.label_commands import register_label_commands
-from governance.membership import Member, members
+from governance.membership import Member, with_silence
 from governance.proposals import proposals
 from governance.releases import Release, current_release
 from governance.releases import releases as all_releases
@@ -52,9 +52,15 @@ from governance.terminal import (
 _LOOK = "Look"
 
 
-def register_commands(app: typer.Typer, locate: Locate) -> None:
-    """Add this room's sub-commands to the front door."""
-    commands = _Commands(locate)
+def register_commands(app: typer.Typer, locate: Locate, locate_direct: Callable[[Path | None], str]) -> None:
+    """Add this room's sub-commands to the front door.
+
+    Args:
+        app: the front door.
+        locate: finds the database and the environment of a configuration.
+        locate_direct: finds the database without a pool in between.
+    """
+    commands = _Commands(locate, locate_direct)
     for command in (commands.postgres, commands.migrate, commands.register):
         app.command(rich_help_panel="Set up")(command)
     for look in (commands.status, commands.releases, commands.history, commands.diff):
@@ -67,8 +73,9 @@ def register_commands(app: typer.Typer, locate: Locate) -> None:
 
 
 class _Commands:
-    def __init__(self, locate: Locate) -> None:
+    def __init__(self, locate: Locate, locate_direct: Callable[[Path | None], str]) -> None:
         self._locate = locate
+        self._locate_direct = locate_direct
 
     def postgres(
         self,
@@ -89,7 +96,7 @@ class _Commands:
 
     def migrate(self, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """Bring the database's schema up to date. Safe to run at any time, and from anywhere at once."""
-        dsn, _ = self._locate(config)
+        dsn = self._locate_direct(config)
         with failing_plainly():
             applied = apply_migrations(dsn)
         say(
@@ -154,7 +161,7 @@ class _Commands:
         """Show the environment: its release, its nodes and what each acts on, the latest rollouts."""
         with connected(self._locate, config) as (connection, environment):
             current = current_release(connection, environment)
-            nodes = members(connection, environment)
+            nodes = with_silence(connection, environment)
             latest = rollouts(connection, environment, 5)
             freeze = frozen(connection, environment)
             beside = canary(connection, environment)
@@ -163,7 +170,7 @@ class _Commands:
             facts = {
                 "environment": environment,
                 "release": asdict(current) if current else None,
-                "members": [asdict(node) for node in nodes],
+                "members": [{**asdict(node), "silent_s": silent_s} for node, silent_s in nodes],
                 "rollouts": [rollout_facts(rollout) for rollout in latest],
                 "frozen": asdict(freeze) if freeze else None,
                 "canary": beside,
@@ -184,7 +191,7 @@ class _Commands:
         table(
             "Nodes",
             ("node", "state", "release", "endpoints", "beat"),
-            [_node_row(node, current) for node in nodes],
+            [_node_row(node, silent_s, current) for node, silent_s in nodes],
         )
         columns = ("rollout", "release", "state", "started", "reason")
         table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
@@ -250,10 +257,11 @@ def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
         yield (str(release.number), slot, stages, *made)
 
 
-def _node_row(node: Member, current: Release | None) -> tuple[str, ...]:
+def _node_row(node: Member, silent_s: float | None, current: Release | None) -> tuple[str, ...]:
     behind = " (behind)" if current and node.release != current.number else ""
+    state = node.state if silent_s is None else f"silent for {silent_s:.0f} s"
     place = " ".join(node.endpoints)
-    return (node.node_id, node.state, f"{node.release or '-'}{behind}", place, local_time(node.beat_at))
+    return (node.node_id, state, f"{node.release or '-'}{behind}", place, local_time(node.beat_at))
 
 
 def _rollout_row(rollout: Rollout) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ Connection = psycopg.Connection[dict[str, Any]]
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: The advisory lock under which one process at a time migrates.
 _LOCK = 0x5C02E
+#: Times that a statement is run on a direct connection before it is prepared.
+_PREPARE_AFTER = 5
 _LIVELY: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -28,24 +30,32 @@ _LIVELY: dict[str, Any] = {
 }
 
 
-def connect(dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0) -> Connection:
+def connect(
+    dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0, direct: bool = False
+) -> Connection:
     """Connect; each statement is its own transaction, and a link that is dead is noticed within seconds.
 
     Args:
         dsn: a URI or libpq's keywords.
         timeout_s: seconds that connecting may take.
         statement_timeout_s: seconds that a statement may take; 0 for no limit.
+        direct: nothing stands between, so that the server may keep what was prepared; else nothing is kept
+            from one transaction to the next, so that a pool such as PgBouncer may part them among servers.
 
     Raises:
         psycopg.OperationalError: the server cannot be reached.
     """
+    limit: dict[str, Any] = {}
+    if statement_timeout_s:
+        limit["options"] = f"-c statement_timeout={statement_timeout_s * 1000}"
     return psycopg.connect(
         dsn,
         autocommit=True,
         row_factory=dict_row,
+        prepare_threshold=_PREPARE_AFTER if direct else None,
         connect_timeout=timeout_s,
         application_name="scorewire",
-        options=f"-c statement_timeout={statement_timeout_s * 1000}",
+        **limit,
         **_LIVELY,
     )
 
@@ -69,12 +79,13 @@ def schema_version(connection: Connection) -> int:
 def migrate(dsn: str) -> list[str]:
     """Apply the migrations that are missing, each in a transaction; return their names.
 
-    Any number of processes may do so at once: an advisory lock lets one in at a time.
+    Any number of processes may do so at once: an advisory lock lets one in at a time. The lock is the
+    connection's, so that nothing may stand between it and the server.
 
     Raises:
         MigrationError: one fails, or one that was applied was edited since.
     """
-    with connect(dsn) as connection:
+    with connect(dsn, direct=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migration ("

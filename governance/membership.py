@@ -133,6 +133,22 @@ def members(connection: Connection, environment: str, *, fresh_s: float = FRESH_
     return tuple(Member(**{**row, "endpoints": tuple(row["endpoints"])}) for row in rows)
 
 
+def with_silence(connection: Connection, environment: str) -> list[tuple[Member, float | None]]:
+    """Return the nodes that are entered, those included that fell silent of late and did not leave.
+
+    Returns:
+        each node, with the seconds since its last sign by the database's clock; None while it is alive. One
+        that is silent may serve on without the database, or be dead.
+    """
+    row = connection.execute("SELECT clock_timestamp() AS now").fetchone()
+    assert row is not None  # noqa: S101 - it has no FROM
+    found = []
+    for member in members(connection, environment, fresh_s=_FORGET_S):
+        silent_s = (row["now"] - member.beat_at).total_seconds()
+        found.append((member, silent_s if silent_s > FRESH_S else None))
+    return found
+
+
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)

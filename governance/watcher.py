@@ -72,7 +72,7 @@ class Watcher:
     It never raises for the database's troubles: it says them in `reason`, and tries again.
 
     Args:
-        dsn: the database.
+        dsn: the database itself, or a pool that gives a connection to one client for as long as it lasts.
         environment: what to watch.
         reread_s: seconds between two looks when no hint comes.
 
@@ -131,7 +131,7 @@ class Watcher:
             self.connection = None
 
     def _connect(self) -> bool:
-        connection = connect(self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S)
+        connection = connect(self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S, direct=True)
         self.connection = connection
         found, wanted = schema_version(connection), len(migrations())
         if found != wanted:

@@ -92,11 +92,12 @@ def start_system(
     """Write a configuration and start its nodes."""
     directory.mkdir(exist_ok=True)
     file = directory / "scorewire.toml"
-    text = {
+    text: dict[str, Any] = {
         "environment": environment,
         "dsn": postgres.dsn,
         "cache": str(directory / "cache"),
         "logs": str(directory / "logs"),
+        "stale_after_s": 3.0,
     }
     file.write_text(
         "".join(f"{name} = {json.dumps(value)}\n" for name, value in text.items())

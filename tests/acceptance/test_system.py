@@ -238,8 +238,11 @@ def test_nodes_serve_on_while_postgres_is_away_and_take_up_changes_when_it_is_ba
                 "every node says so",
             )
             more(results, wait_until)
+            wait_until(lambda: results[-1].trace.stale_s is not None, "answers say how old their release is")
+            wait_until(lambda: "by a look of" in served.log("preprocessor-0"), "and so does the log")
         finally:
             served.postgres.start()
+        wait_until(lambda: results[-1].trace.stale_s is None, "answers are fresh again")
         settled = served.promote(model=served.digests["forest-2"])
         assert settled.state == "active"
         more(results, wait_until)

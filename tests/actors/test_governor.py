@@ -11,12 +11,13 @@ import pykka
 import pytest
 
 from actors.governor import GovernorActor, Peers
-from actors.loader import Load
-from actors.state import NodeState
+from actors.loader import Load, LoadDone
+from actors.state import Loaded, NodeState
 from governance.artifacts import register
 from governance.database import connect
 from governance.promotion import promote
 from tests.actors.test_loader import SPEC
+from tests.actors.test_serving import wait_until
 
 
 class Deaf(pykka.ThreadingActor):
@@ -70,3 +71,40 @@ def test_a_loader_that_died_with_a_release_is_followed_by_one_that_is_asked_agai
     finally:
         governor.stop()
         pykka.ActorRegistry.stop_all()
+
+
+def test_a_node_that_joins_late_serves_nothing_before_it_holds_the_current_release(
+    dsn: str, release: int
+) -> None:
+    with connect(dsn) as connection:
+        newest = promote(connection, environment="qa", stages={"model": "m"}, by="ann").release.number
+    asked: queue.Queue[tuple[str, int]] = queue.Queue()
+
+    class Slow(Deaf):
+        """A loader that takes what it is asked, and says nothing yet."""
+
+        def on_receive(self, message: Any) -> None:
+            asked.put((self.actor_urn, message.release.number))
+
+    loader = Slow.start(asked)
+    state = NodeState("scorer-0@here", "qa", "scorer")
+    governor = GovernorActor.start(dsn, state, Peers(serving=list, loader=lambda: loader))
+    try:
+        # The current one is asked for first; the one before it is held as well, for a return.
+        assert [asked.get(timeout=30)[1] for _ in range(2)] == [newest, release]
+        governor.tell(LoadDone(loaded(release)))
+        wait_until(lambda: release in state.holdings.releases)
+        assert not state.is_ready()
+        assert state.holdings.find(None) is None
+        governor.tell(LoadDone(loaded(newest)))
+        wait_until(state.is_ready)
+        assert state.holdings.current == newest
+        # And it may be led back without a load.
+        assert set(state.holdings.releases) == {release, newest}
+    finally:
+        governor.stop()
+        pykka.ActorRegistry.stop_all()
+
+
+def loaded(number: int) -> Loaded:
+    return Loaded({}, release=number, environment="qa", pipeline={})

@@ -288,6 +288,17 @@ def test_a_scorer_refuses_a_vector_short_of_those_that_its_release_takes(
     assert set(wire.unpack_body(frame)["scores"]) == {"ltv.value", "False", "True"}
 
 
+def test_answers_of_a_node_that_sees_the_database_no_more_say_for_how_long(small: Any) -> None:
+    running = small()
+    assert running.client.score({"id": 7, "a": 0.5}).trace.stale_s is None
+    running.state.stale_after_s = 5.0
+    running.state.looked_at = time.monotonic() - 4.0
+    assert running.client.score({"id": 7, "a": 0.5}).trace.stale_s is None
+    running.state.looked_at = time.monotonic() - 60.0
+    stale_s = running.client.score({"id": 7, "a": 0.5}).trace.stale_s
+    assert 60.0 <= stale_s < 60.0 + LIMIT_S
+
+
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:
     with context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)

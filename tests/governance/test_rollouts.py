@@ -12,7 +12,7 @@ import pytest
 from governance.artifacts import register
 from governance.database import Connection, connect
 from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownRolloutError
-from governance.membership import beat, leave, members
+from governance.membership import beat, leave, members, with_silence
 from governance.promotion import promote
 from governance.releases import current_release, releases
 from governance.rollouts import acknowledge, rollout, rollouts, settle, wait_settled, wait_taken_up
@@ -248,3 +248,15 @@ def test_a_node_that_joins_takes_out_the_dead_of_its_host(connection: Connection
     enter(connection, "alive")
     enter(connection, "new")
     assert [node.node_id for node in members(connection, "qa")] == ["alive", "dead elsewhere", "new"]
+
+
+def test_a_node_that_fell_silent_is_told_with_for_how_long(connection: Connection) -> None:
+    enter(connection, "a")
+    enter(connection, "b")
+    grow_old(connection, "b", 60)
+    found = {node.node_id: silent_s for node, silent_s in with_silence(connection, "qa")}
+    assert found["a"] is None
+    assert found["b"] is not None
+    assert found["b"] >= 60
+    grow_old(connection, "b", 600)
+    assert [node.node_id for node, _ in with_silence(connection, "qa")] == ["a"]

@@ -56,8 +56,10 @@ def test_a_transaction_comes_back(transaction: dict[str, Any], release: int | No
 
 @given(st.text(), st.dictionaries(st.text(), st.floats(allow_nan=False)), st.integers(0, 2**31))
 def test_an_answer_comes_back_to_the_bit(id_: str, scores: dict[str, float], release: int) -> None:
-    trace = Trace(release, "production", {"model": "ab"}, {"scorer": "s"}, {"total": 12})
+    stale_s = None if release % 2 else 7.5
+    trace = Trace(release, "production", {"model": "ab"}, {"scorer": "s"}, {"total": 12}, stale_s)
     answer = Answer(id_, scores, trace)
+    assert (b"stale_s" in pack_answer(answer)) == (stale_s is not None)
     assert unpack_answer(wire.pack_header(Kind.ANSWER, 1) + pack_answer(answer)) == answer
 
 

@@ -21,6 +21,8 @@ class Trace:
         nodes: role (`preprocessor`, `scorer`) to the node that did it.
         us: part of the way to microseconds: `features`, `scorer` (from asking to the answer), `kernel`
             (the batch that this row was in), `decision`, `total` (in the preprocessor).
+        stale_s: seconds since the preprocessor could last see which release is current; None while that is
+            fresh. It serves on with what it holds.
     """
 
     release: int
@@ -28,6 +30,7 @@ class Trace:
     pipeline: Mapping[str, str]
     nodes: Mapping[str, str]
     us: Mapping[str, int]
+    stale_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Answer:
 def pack_answer(answer: Answer) -> bytes:
     """Pack an answer as the body of an ANSWER message."""
     trace = answer.trace
+    stale = {} if trace.stale_s is None else {"stale_s": trace.stale_s}
     return wire.pack_body(
         {
             "id": answer.id,
@@ -83,6 +87,7 @@ def pack_answer(answer: Answer) -> bytes:
             "nodes": trace.nodes,
             "us": trace.us,
             "decision": asdict(answer.decision) if answer.decision else None,
+            **stale,
         },
     )
 
@@ -95,7 +100,8 @@ def unpack_answer(frame: bytes) -> Answer:
     """
     body = wire.unpack_body(frame)
     try:
-        trace = Trace(body["release"], body["environment"], body["pipeline"], body["nodes"], body["us"])
+        names = ("release", "environment", "pipeline", "nodes", "us")
+        trace = Trace(**{name: body[name] for name in names}, stale_s=body.get("stale_s"))
         told = body.get("decision")
         decision = Decision(told["outcome"], tuple(told["reasons"])) if told else None
         return Answer(body["id"], body["scores"], trace, decision)
