@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import typer
 
+import actors.balancer
 import actors.commands
 import actors.roles
 import examples.demo
 import governance.commands
+import haproxy.commands
 import models.commands
 import shadow.commands
 import shadow.roles
@@ -20,11 +22,13 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command(name="demo")(examples.demo.demo)
-actors.commands.register_commands(app, actors.roles.LIVE_ROLES | shadow.roles.SHADOW_ROLES)
+_roles = actors.roles.LIVE_ROLES | actors.balancer.BALANCER_ROLES | shadow.roles.SHADOW_ROLES
+actors.commands.register_commands(app, _roles)
 governance.commands.register_commands(app, actors.commands.locate, actors.commands.locate_direct)
 app.add_typer(
     shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"
 )
+app.add_typer(haproxy.commands.haproxy_app(actors.commands.find_setup), name="haproxy")
 app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from actors.balancer import setup_of
 from actors.config import DEFAULT_FILE, Settings, load_settings
 from actors.errors import ConfigError
 from actors.host import Host
@@ -27,6 +28,7 @@ from actors.launcher import watch_parent
 from actors.roles import Roles
 from governance.database import connect, migrate
 from governance.membership import members
+from haproxy.setup import Setup
 from transport.client import Client, ScorewireError
 
 #: Seconds that `score` waits for nodes that are starting.
@@ -67,6 +69,14 @@ def locate(config: Path | None) -> tuple[str, str]:
 def locate_direct(config: Path | None) -> str:
     """Return the database that a configuration names, without a pool in between."""
     return settings_or_exit(config).direct_dsn
+
+
+def find_setup(config: Path | None) -> Setup:
+    """Return the HAProxies that a configuration names, or end the command."""
+    try:
+        return setup_of(settings_or_exit(config))
+    except ConfigError as error:
+        raise _fail(str(error)) from error
 
 
 def up(config: ConfigOption = None) -> None:

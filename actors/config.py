@@ -23,6 +23,7 @@ from actors.code.limits import CodeLimits
 from actors.errors import ConfigError
 from governance.errors import SignatureError
 from governance.signing import read_public
+from haproxy.settings import HaproxySettings
 from models.pages import Pages
 from models.problems import problems
 
@@ -43,6 +44,8 @@ class PreprocessorSettings(BaseModel):
     host: str = "127.0.0.1"
     #: The first node listens here, each further one at the next port; 0 picks free ones.
     port: Port = 7301
+    #: The first node answers health checks here, each further one at the next port; 0 picks free ones.
+    health_port: Port = 0
 
 
 class ScorerSettings(BaseModel):
@@ -52,6 +55,7 @@ class ScorerSettings(BaseModel):
     nodes: Annotated[int, Field(ge=0, le=256)] = 2
     host: str = "127.0.0.1"
     actors: Annotated[int, Field(ge=1, le=256)] = max(1, (os.cpu_count() or 2) // 2)
+    health_port: Port = 0
     #: How models are mapped: one copy a host, or in huge pages (a copy a node, if the file system has none).
     pages: Pages = "shared"
     #: Megabytes that all models of a node may have: the current, the last and the coming one.
@@ -187,6 +191,8 @@ class Settings(BaseSettings):
     tee: TeeSettings = TeeSettings()
     sink: SinkSettings = SinkSettings()
     shadow: ShadowSettings = ShadowSettings()
+    #: Absent: callers reach the preprocessors themselves.
+    haproxy: HaproxySettings | None = None
 
     @field_validator("trusted_keys")
     @classmethod

@@ -79,7 +79,8 @@ class GovernorActor(MailboxActor):
         self.loop.add(Timer(BEAT_S, self._beat))
 
     def on_stop(self) -> None:
-        """Leave the membership, so that nobody waits for this node."""
+        """Leave the membership, so that nobody waits for this node, and fail its health checks."""
+        self._state.leaving = True
         self._watch.do(lambda connection: leave(connection, self._state.node_id))
         self._watch.close()
 
@@ -198,6 +199,7 @@ class GovernorActor(MailboxActor):
             "state": "ready" if state.is_ready() else "starting",
             "release": state.holdings.current,
             "endpoints": tuple(state.endpoints.values()),
+            "health": state.health,
         }
         self._watch.do(lambda connection: self._say(connection, word))
         self._watch_canary()

@@ -78,6 +78,7 @@ def _specs(settings: Settings, config: Path | None) -> list[ProcessSpec]:
         "preprocessor": settings.preprocessor.nodes,
         "sink": settings.sink.nodes if with_kafka else 0,
         "shadow": settings.shadow.nodes if with_kafka else 0,
+        "haproxy": settings.haproxy.instances if settings.haproxy else 0,
     }
     return [
         ProcessSpec(

@@ -14,6 +14,7 @@ import zmq
 from actors.code.limits import CodeCrew
 from actors.config import Settings, node_name, tee_address
 from actors.governor import GovernorActor, Peers
+from actors.health import HealthActor
 from actors.loader import LoadDone, LoaderActor, LoadFailed
 from actors.preprocessor import PreprocessorActor
 from actors.scorer import ScorerActor
@@ -46,6 +47,7 @@ class Node:
 
     def __init__(self, settings: Settings, role: str, index: int, port: int | None = None) -> None:
         self._settings = settings
+        self._index = index
         first = settings.preprocessor.port
         self._port = port or (first + index if first else 0)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -82,6 +84,8 @@ class Node:
         """Name the children; in reverse, a node leaves the membership before it stops to serve."""
         serving = [self._spec(name, start) for name, start in self._serving().items()]
         return [
+            # The last to go: it says that the node leaves for as long as that takes.
+            self._spec("health", self._start_health),
             *serving,
             self._spec("loader", self._start_loader),
             self._spec("governor", self._start_governor),
@@ -112,6 +116,12 @@ class Node:
     ) -> Callable[[], pykka.ActorRef[Any]]:
         wide = self._settings.allow_wide_bind
         return lambda: actor.start(name, self._state, self._context, address, wide=wide)
+
+    def _start_health(self) -> pykka.ActorRef[Any]:
+        named = self._settings.scorer if self._state.role == "scorer" else self._settings.preprocessor
+        port = named.health_port + self._index if named.health_port else 0
+        wide = self._settings.allow_wide_bind
+        return HealthActor.start(self._state, self._context, named.host, port, wide=wide)
 
     def _start_loader(self) -> pykka.ActorRef[Any]:
         return LoaderActor.start(

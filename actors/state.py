@@ -87,6 +87,8 @@ class NodeState:
         code_crew: the workers of each package of code in each actor.
         tee: what was answered and its tee has not got yet; None where no copy is kept.
         tee_address: where that tee listens.
+        health: where its health is asked, as host:port; "" until somebody answers there.
+        leaving: it takes its leave: whoever asks is told so, and callers move on.
     """
 
     node_id: str
@@ -100,6 +102,8 @@ class NodeState:
     code_crew: CodeCrew = field(default_factory=CodeCrew)
     tee: TeeRing | None = None
     tee_address: str = ""
+    health: str = ""
+    leaving: bool = False
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

@@ -34,6 +34,7 @@ class Member:
         release_at: since when.
         joined_at: when it joined.
         beat_at: when it last gave a sign.
+        health: where it says whether it is ready, as host:port; "" if it does not.
     """
 
     node_id: str
@@ -47,6 +48,7 @@ class Member:
     release_at: datetime | None
     joined_at: datetime
     beat_at: datetime
+    health: str = ""
 
 
 def join(
@@ -60,6 +62,7 @@ def join(
     endpoints: tuple[str, ...] = (),
     state: State = "starting",
     release: int | None = None,
+    health: str = "",
 ) -> None:
     """Enter a node, or enter it again; take out those of this host whose process is gone.
 
@@ -73,10 +76,10 @@ def join(
         connection.execute("DELETE FROM member WHERE node_id = ANY (%s)", ([node.node_id for node in dead],))
         connection.execute(
             "INSERT INTO member"
-            " (node_id, environment, role, host, pid, endpoints, state, release, release_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
+            " (node_id, environment, role, host, pid, endpoints, state, release, health, release_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
             " ON CONFLICT (node_id) DO UPDATE SET beat_at = clock_timestamp()",
-            (node_id, environment, role, host, pid, list(endpoints), state, release),
+            (node_id, environment, role, host, pid, list(endpoints), state, release, health),
         )
         connection.execute(
             "DELETE FROM member WHERE beat_at < clock_timestamp() - make_interval(secs => %s)",
@@ -92,6 +95,7 @@ def beat(
     state: State,
     release: int | None,
     endpoints: tuple[str, ...],
+    health: str = "",
 ) -> bool:
     """Give a sign of life; others are told only if something changed. False if the node is not entered."""
     with connection.transaction():
@@ -102,12 +106,19 @@ def beat(
             return False
         connection.execute(
             "UPDATE member SET beat_at = clock_timestamp(), state = %(state)s, endpoints = %(endpoints)s,"
+            " health = %(health)s,"
             " release_at = CASE WHEN release IS DISTINCT FROM %(release)s::integer"
             "  THEN clock_timestamp() ELSE release_at END,"
             " release = %(release)s WHERE node_id = %(node)s",
-            {"state": state, "endpoints": list(endpoints), "release": release, "node": node_id},
+            {
+                "state": state,
+                "endpoints": list(endpoints),
+                "release": release,
+                "node": node_id,
+                "health": health,
+            },
         )
-        if (before["state"], tuple(before["endpoints"])) != (state, endpoints):
+        if (before["state"], tuple(before["endpoints"]), before["health"]) != (state, endpoints, health):
             notify(connection, before["environment"])
     return True
 

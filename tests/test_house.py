@@ -69,6 +69,7 @@ def test_only_the_transport_room_and_the_wiring_of_a_node_know_zeromq() -> None:
         "actors/node.py",
         "actors/serving.py",
         "actors/preprocessor.py",
+        "actors/health.py",
         "shadow/tee.py",
     }  # they pass the context on
     for room in MAY_IMPORT:

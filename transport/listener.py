@@ -5,6 +5,7 @@ A beat is answered by the thread that does the work, so that a hung actor is a s
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -92,6 +93,9 @@ class Listener:
         self._ready = ready
         self._callers: dict[bytes, float] = {}
         self._leaving = False
+        # Callers behind a load balancer tell by it which of their connections lead here.
+        name = {"node": os.urandom(8).hex()}
+        self._words = {word: wire.pack_body({"state": word, **name}) for word in ("ready", "not_ready")}
         check_address(address, wide=wide)
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -192,7 +196,7 @@ class Listener:
             horizon = now - _CALLER_MEMORY_S
             self._callers = {c: seen for c, seen in self._callers.items() if seen > horizon}
         ready = self._ready() and not self._leaving
-        self._send(caller, Kind.PONG, id_, _READY if ready else _NOT_READY)
+        self._send(caller, Kind.PONG, id_, self._words["ready" if ready else "not_ready"])
 
     def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> bool:
         try:
@@ -229,5 +233,3 @@ def overloaded(in_flight: int) -> OverloadedError:
 
 _MANY_CALLERS = 10_000
 _EMPTY = wire.pack_body({})
-_READY = wire.pack_body({"state": "ready"})
-_NOT_READY = wire.pack_body({"state": "not_ready"})

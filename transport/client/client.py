@@ -15,6 +15,7 @@ from .answer import Answer, unpack_answer
 from .channel import Channel
 from .errors import ScorewireError
 from .pool import Done
+from .route import numbered
 from .wire import Kind
 
 Transaction = Mapping[str, Any]
@@ -47,13 +48,20 @@ def _check_deadline(deadline: float) -> float:
 class _Base:
     """What both clients share: addresses, default deadline, the channel."""
 
-    def __init__(self, addresses: str | Collection[str], *, deadline: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        addresses: str | Collection[str],
+        *,
+        deadline: float = DEADLINE_S,
+        connections: int | None = None,
+    ) -> None:
         self._deadline = _check_deadline(deadline)
-        self._channel = Channel(_addresses(addresses))
+        self._connections = connections
+        self._channel = Channel(numbered(_addresses(addresses), connections))
 
     def set_addresses(self, addresses: str | Collection[str]) -> None:
         """Use these nodes from now on; what the others hold is asked elsewhere."""
-        self._channel.set_members(_addresses(addresses))
+        self._channel.set_members(numbered(_addresses(addresses), self._connections))
 
     def inspect(self) -> dict[str, Any]:
         """Return the nodes' states by address, and the counters (sent, retried, expired, ...)."""
@@ -72,6 +80,8 @@ class Client(_Base):
     Args:
         addresses: the preprocessor nodes, as a list or separated by commas: tcp://host:port or ipc://path.
         deadline: seconds that a transaction may take, unless a call says otherwise.
+        connections: where the addresses are those of load balancers (HAProxy), how many connections to hold
+            through each, so that requests are spread over the nodes behind it; None for nodes' addresses.
 
     Example:
         with Client("tcp://127.0.0.1:7301,tcp://127.0.0.1:7302") as client:

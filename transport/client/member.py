@@ -12,6 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from . import wire
 from .health import Health
+from .route import GREETING_MS, Route
 from .wire import Kind
 
 #: Frames read from one member before the others have their turn.
@@ -42,7 +43,8 @@ class Request:
         tried: members that were asked since it last found nobody.
         asked: how often it was sent.
         sent_at: when it was sent first.
-        failures: members that failed while they held it.
+        failed: nodes that failed while they held it.
+        failures: how often one did; connections to one node that are lost together are one failure.
         holders: the members that hold it now, and under which numbers.
         hedge: the member that was asked because the first one took long.
         accused: members that erred on it, and are blamed for that if another answers it.
@@ -55,6 +57,7 @@ class Request:
     tried: list[Member] = field(default_factory=list)
     asked: int = 0
     sent_at: float = 0.0
+    failed: set[str] = field(default_factory=set)
     failures: int = 0
     holders: list[tuple[Member, int]] = field(default_factory=list)
     hedge: Member | None = None
@@ -75,6 +78,7 @@ class Member:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self.endpoint = endpoint
+        self.route = Route(endpoint)
         self.state = State.UNKNOWN
         # What a dead connection had delivered is read after its end is: a beat among it proves nothing.
         self.connected = False
@@ -96,7 +100,9 @@ class Member:
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(events)
-        self.socket.connect(endpoint)
+        if self.route.balanced:
+            self.socket.setsockopt(zmq.HANDSHAKE_IVL, GREETING_MS)
+        self.socket.connect(self.route.address)
 
     def send(self, request: Request, id: int, now: float) -> bool:  # noqa: A002 - the word on the wire
         """Hand a request over; False if the member cannot take it now."""
@@ -113,6 +119,13 @@ class Member:
             request.sent_at = now
         request.asked += 1
         return True
+
+    def leads_nowhere(self, now: float) -> bool:
+        """Say whether to connect anew through its load balancer: nothing is held that would be lost."""
+        if self.held or not self.route.may_turn(now):
+            return False
+        silent = self.connected and self.state in (State.NOT_READY, State.SILENT)
+        return self.route.retiring or silent
 
     def usable(self, now: float) -> bool:
         """Say whether it should be asked, if another can be."""

@@ -51,6 +51,7 @@ MAX_IN_FLIGHT = 50_000
 RETRY_SHARE, RETRY_BURST = 0.2, 1_000.0
 #: Seconds that a member which said `overloaded`, and not for how long, is spared.
 _BUSY_S = 0.02
+_LOST = "the connection was lost"
 #: Answered requests that may wait for their deadline before they are let go.
 _DEADLINES_KEPT = 1_000
 
@@ -85,18 +86,25 @@ class Pool:
     def set_members(self, endpoints: Collection[str]) -> None:
         """Make these the members; what a leaving member holds is asked elsewhere."""
         for endpoint in set(self._members) - set(endpoints):
-            member = self._members.pop(endpoint)
-            self._loop.unwatch(member.socket)
-            self._loop.unwatch(member.monitor)
-            orphans = member.give_back()
-            member.close()
-            self._note_ready()
-            self._ask_elsewhere(orphans)
+            self._ask_elsewhere(self._part_with(endpoint))
         for endpoint in sorted(set(endpoints) - set(self._members)):
-            member = Member(self._context, endpoint)
-            self._members[endpoint] = member
-            self._loop.watch(member.socket, self)
-            self._loop.watch(member.monitor, self)
+            self._meet(endpoint)
+
+    def _meet(self, endpoint: str) -> None:
+        member = Member(self._context, endpoint)
+        self._members[endpoint] = member
+        self._loop.watch(member.socket, self)
+        self._loop.watch(member.monitor, self)
+
+    def _part_with(self, endpoint: str) -> list[Request]:
+        """Let a member go; return what it held."""
+        member = self._members.pop(endpoint)
+        self._loop.unwatch(member.socket)
+        self._loop.unwatch(member.monitor)
+        orphans = member.give_back()
+        member.close()
+        self._note_ready()
+        return orphans
 
     def states(self) -> dict[str, str]:
         """Return what the pool thinks of each member, by endpoint."""
@@ -137,6 +145,7 @@ class Pool:
 
     def pump(self) -> None:
         """Read answers, link events and deadlines; beat when it is time."""
+        orphans: list[tuple[Request, str]] = []
         for member in list(self._members.values()):
             for frame in member.frames():
                 self._take(member, frame)
@@ -144,7 +153,9 @@ class Pool:
                 if connected:
                     member.ping()
                 else:
-                    self._ask_elsewhere(self._not_given_up(self._eject(member), "the connection was lost"))
+                    orphans += [(request, member.route.node) for request in self._eject(member)]
+        # All of them first: with a load balancer many connections end at once.
+        self._ask_elsewhere(self._not_given_up(orphans, _LOST))
         now = time.monotonic()
         self._expire(now)
         self._hedge(now)
@@ -175,8 +186,15 @@ class Pool:
         return False
 
     def _candidates(self, request: Request) -> list[Member]:
+        """Return who may be asked: another node behind another address, if there is one."""
         tried = request.tried
-        return [member for member in self._ready if member not in tried] if tried else self._ready
+        if not tried:
+            return self._ready
+        fresh = [member for member in self._ready if member not in tried]
+        nodes = {member.route.node for member in tried} | request.failed
+        fresh = [member for member in fresh if member.route.node not in nodes] or fresh
+        addresses = {member.route.address for member in tried}
+        return [member for member in fresh if member.route.address not in addresses] or fresh
 
     def _hedge(self, now: float) -> None:
         """Ask a second member what takes long; the answer that comes first counts."""
@@ -211,9 +229,11 @@ class Pool:
         try:
             header = wire.unpack_header(frame)
             if header.kind is Kind.PONG:
-                ready = wire.unpack_body(frame).get("state") == "ready"
-                self._turn(member, State.READY if ready else State.NOT_READY)
+                told = wire.unpack_body(frame)
+                member.route.node = str(told.get("node", member.endpoint))
+                self._turn(member, State.READY if told.get("state") == "ready" else State.NOT_READY)
             elif header.kind is Kind.GOODBYE:
+                member.route.retiring = member.route.balanced
                 self._turn(member, State.NOT_READY)
             else:
                 self._take_reply(member, header, frame)
@@ -257,7 +277,7 @@ class Pool:
         if request.holders:  # another member may still answer it
             return
         if type(error) is ScorewireError:  # `internal`, or a code of a newer node
-            hopeful = self._not_given_up([request], error.detail)
+            hopeful = self._not_given_up([(request, member.route.node)], error.detail)
         else:
             hopeful = [request] if isinstance(error, _ELSEWHERE) and self._candidates(request) else []
         if hopeful and self._retries.take():
@@ -267,11 +287,12 @@ class Pool:
             self.stats.refused += 1
             self._finish(request, error)
 
-    def _not_given_up(self, requests: list[Request], why: str) -> list[Request]:
-        """Count a failure of the node that held these; give up those that failed too many."""
+    def _not_given_up(self, orphans: list[tuple[Request, str]], why: str) -> list[Request]:
+        """Count a failure of the nodes that held these; give up those that saw too many."""
         hopeful = []
-        for request in requests:
-            request.failures += 1
+        for request, node in orphans:
+            request.failures += not (why == _LOST and node in request.failed)
+            request.failed.add(node)
             if request.failures < MAX_FAILURES:
                 hopeful.append(request)
             elif not request.holders:
@@ -281,6 +302,8 @@ class Pool:
 
     def _turn(self, member: Member, state: State) -> None:
         """Note what a member says of itself, and hand a member that became ready what waits."""
+        if member.route.retiring:
+            state = State.NOT_READY
         if not member.connected or member.state is state:
             return
         member.state = state
@@ -300,9 +323,20 @@ class Pool:
                 self._ask_elsewhere(self._eject(member))
             if member.losers:
                 member.forget_losers(now)
+            if member.route.balanced:
+                self._renew(member, now)
         self._hedger.settle()
         if self._waiting:
             self._ask_waiting()
+
+    def _renew(self, member: Member, now: float) -> None:
+        """Connect anew through a load balancer where the old connection leads nowhere, or is old."""
+        if member.route.is_old(now) and member.state is State.READY and len(self._ready) > 1:
+            member.route.retiring = True
+            self._turn(member, State.NOT_READY)
+        if member.leads_nowhere(now):
+            self._part_with(member.endpoint)
+            self._meet(member.endpoint)
 
     def _eject(self, member: Member) -> list[Request]:
         """Ask a member nothing more until it speaks; return what it held."""
