@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from haproxy.plan import HTTP_ROLE, Options, Servers
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg.j2")
 #: The least that lies between two checks of a server whose state is changing.
@@ -51,6 +53,8 @@ def _write(options: Options, servers: Servers, slots: Mapping[str, int], name: s
 
 @cache
 def _template() -> jinja2.Template:
+    import jinja2  # noqa: PLC0415 - no other command needs it
+
     # What is filled in are numbers, addresses and quoted paths: nothing that HTML's escapes would help.
     environment = jinja2.Environment(  # noqa: S701
         undefined=jinja2.StrictUndefined, trim_blocks=False, keep_trailing_newline=True
