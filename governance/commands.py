@@ -35,6 +35,7 @@ from governance.releases import Release, current_release
 from governance.releases import releases as all_releases
 from governance.rollouts import Rollout, rollouts
 from governance.rule_commands import register_rule_commands
+from governance.streams import StreamNode, stream_nodes
 from governance.terminal import (
     ByOption,
     ConfigOption,
@@ -166,6 +167,7 @@ class _Commands:
             freeze = frozen(connection, environment)
             beside = canary(connection, environment)
             waiting = proposals(connection, environment, only_open=True)
+            streaming = stream_nodes(connection, environment)
         if as_json:
             facts = {
                 "environment": environment,
@@ -175,6 +177,7 @@ class _Commands:
                 "frozen": asdict(freeze) if freeze else None,
                 "canary": beside,
                 "proposals": [asdict(proposal) for proposal in waiting],
+                "streams": [asdict(node) for node in streaming],
             }
             typer.echo(to_json(facts))
             return
@@ -195,6 +198,8 @@ class _Commands:
         )
         columns = ("rollout", "release", "state", "started", "reason")
         table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
+        if streaming:
+            table("Tees and sinks", ("node", "counted", "beat"), [_stream_row(node) for node in streaming])
 
     def history(
         self,
@@ -267,6 +272,11 @@ def _node_row(node: Member, silent_s: float | None, current: Release | None) -> 
 def _rollout_row(rollout: Rollout) -> tuple[str, ...]:
     number = str(rollout.release.number)
     return (str(rollout.id), number, rollout.state, local_time(rollout.started_at), rollout.reason)
+
+
+def _stream_row(node: StreamNode) -> tuple[str, ...]:
+    counted = ", ".join(f"{name} {value:g}" for name, value in sorted(node.counters.items()) if value)
+    return (node.node_id, counted, local_time(node.beat_at))
 
 
 def _tenure_row(tenure: Tenure) -> tuple[str, ...]:

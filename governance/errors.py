@@ -20,6 +20,7 @@ GovernanceError
 ├── ShadowRefusedError       a shadow cannot be started, or brought to that state: whoever asks reads why
 ├── UnknownShadowError       there is no such shadow
 ├── LabelError               a file of labels cannot be read at all: whoever exported it must act
+├── UnknownTransactionError  no answer to a transaction is kept: says what might be the reason
 ├── RetentionError           a period cannot be kept: whoever sets it reads why
 ├── AuditBrokenError         the audit log was tampered with: whoever answers for it must act
 └── EmbeddedPostgresError    the PostgreSQL of the demo and the tests cannot run
@@ -114,6 +115,10 @@ class UnknownShadowError(GovernanceError):
 
 class LabelError(GovernanceError):
     """Raised when a file of labels cannot be read at all. Nothing was imported."""
+
+
+class UnknownTransactionError(GovernanceError):
+    """Raised when no answer to a transaction is kept in the environment."""
 
 
 class RetentionError(GovernanceError):
