@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -17,6 +17,7 @@ from governance.exact_json import from_json, to_json
 
 #: Days ahead of now that an answer may say it was given; more is a wrong clock, or no answer of ours.
 DAYS_AHEAD: Final = 7
+_FETCHED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,20 @@ def find(connection: Connection, environment: str, id_: str) -> list[Transaction
         "SELECT * FROM transaction WHERE environment = %s AND id = %s ORDER BY at", (environment, id_)
     ).fetchall()
     return [_from_row(row) for row in rows]
+
+
+def between(
+    connection: Connection, environment: str, since: datetime, until: datetime
+) -> Iterator[Transaction]:
+    """Yield the answers from one moment on and before another, in no order, few at a time."""
+    with connection.transaction(), connection.cursor(name="between") as cursor:
+        cursor.itersize = _FETCHED
+        cursor.execute(
+            "SELECT * FROM transaction WHERE environment = %s AND at >= %s AND at < %s",
+            (environment, since, until),
+        )
+        for row in cursor:
+            yield _from_row(row)
 
 
 def days_of(transactions: Iterable[Transaction]) -> tuple[date, date]:

@@ -34,6 +34,7 @@ from governance.terminal import (
 )
 from models.errors import ModelError
 from shadow.errors import ShadowError
+from shadow.replay_commands import replay_command
 from shadow.report_commands import diff_command, report_command
 
 NameArgument = Annotated[str, typer.Argument(help="The shadow.")]
@@ -52,6 +53,7 @@ def shadow_app(locate: Locate) -> typer.Typer:
     app.command()(commands.promote)
     app.command(name="report")(report_command(locate))
     app.command(name="diff")(diff_command(locate))
+    app.command(name="replay")(replay_command(locate))
     return app
 
 

@@ -46,10 +46,20 @@ class Flow(Generic[T]):
         return self._inside
 
     def put(self, batch: T) -> None:
-        """Put a batch in; wait for room if there is none."""
+        """Put a batch in; wait for room if there is none.
+
+        Raises:
+            BaseException: what a step raised.
+        """
         with self._lock:
             self._inside += 1
-        self._queues[0].put(batch)
+        while True:
+            if self.error is not None:
+                raise self.error
+            try:
+                return self._queues[0].put(batch, timeout=_POLL_S)
+            except queue.Full:
+                continue
 
     def take(self, timeout_s: float = 0.0) -> T | None:
         """Return the next batch that went through all steps; None if there is none in time.

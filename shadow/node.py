@@ -20,7 +20,8 @@ from shadow.kafka import ensure_topics, topic
 from shadow.keeper import Keeper, Place, Sign
 from shadow.letters import DeadLetters
 from shadow.outlets import outlets
-from shadow.process import PROGRAM, CandidateProcess, Limits
+from shadow.process import PROGRAM, CandidateProcess, limits_of
+from shadow.replaying import ReplayWorker
 from shadow.store import Summarise
 from shadow.storing import Database, Storing
 from shadow.stream import LiveStream
@@ -67,6 +68,11 @@ class ShadowNode:
             self._database, Summarise(fold, merge), self._outlets, self._letters, self._stop
         )
         self._keeper = Keeper(settings.dsn, settings.environment, self.node_id, self._sign)
+        self._replaying = threading.Thread(
+            target=ReplayWorker(settings, self.node_id, self._stopping, program=program).run,
+            name="replay",
+            daemon=True,
+        )
         self._stream: LiveStream | None = None
         self._places: dict[int, Place] = {}
         self._read = self._committed = 0
@@ -83,6 +89,7 @@ class ShadowNode:
         self._keeper.start()
         try:
             self._wait_for_what_it_needs()
+            self._replaying.start()
             self._stream = LiveStream(self._kafka, self._settings.environment, self.node_id)
             while not self._stopping.is_set():
                 self._turn(flow)
@@ -169,18 +176,6 @@ class ShadowNode:
             with contextlib.suppress(BrokerError):
                 self._stream.close()
         self._database.close()
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Return what a candidate's process may take."""
-    chosen = settings.shadow
-    return Limits(
-        memory_bytes=int(chosen.memory_mb * 1e6),
-        nice=chosen.nice,
-        cpu_s=chosen.cpu_s,
-        cpu_ms_record=chosen.cpu_ms_record,
-        hang_s=chosen.hang_s,
-    )
 
 
 def run_shadow_node(settings: Settings, index: int) -> int:

@@ -51,6 +51,18 @@ class Limits:
         return self.cpu_s + records * self.cpu_ms_record / 1e3
 
 
+def limits_of(settings: Settings) -> Limits:
+    """Return what a candidate's process may take."""
+    chosen = settings.shadow
+    return Limits(
+        memory_bytes=int(chosen.memory_mb * 1e6),
+        nice=chosen.nice,
+        cpu_s=chosen.cpu_s,
+        cpu_ms_record=chosen.cpu_ms_record,
+        hang_s=chosen.hang_s,
+    )
+
+
 class CandidateProcess:
     """One life of a candidate's process.
 

@@ -50,7 +50,7 @@ def promote_shadow(
         raise ShadowRefusedError(f"shadow {name} is {shadow.state}: nothing of it is left to promote")
     found = figures(connection, shadow.id)
     report = take_down(connection, shadow, found, by=by)
-    if policy_of(connection, environment).model_dump().get("shadow") is None:
+    if policy_of(connection, environment).shadow is None:
         _refuse_unsure(shadow, found.numbers)
     rollout = promote(
         connection,
@@ -60,6 +60,7 @@ def promote_shadow(
         comment=comment or f"shadow {name}, report {report}",
         prepare_s=prepare_s,
         canary=canary,
+        evidence=report,
     )
     return report, rollout
 

@@ -44,7 +44,7 @@ class Found:
         poison: records that nobody can read, and
         laid_aside: how many of them are in the dead-letter topic, each counted once.
         messages: all that was sent.
-        repeated: results that came again and changed nothing, as the nodes counted at the end.
+        repeated: results that came again and changed nothing, as the nodes counted that lived at the end.
         restarts: of node processes.
         seconds: from the first record to the last result.
         faults: what went wrong, with the second it did.
@@ -125,12 +125,13 @@ class _Course:
                 (0.85, self._kill_a_node),
             ):
                 due = share * self._found.sent
-                self._wait(lambda due=due: self._sent >= due, f"{share:.0%} of the stream")
+                self._wait(lambda due=due: self._count()[0] >= due, f"{share:.0%} of the results")
                 fault()
             self._wait(lambda: self._count()[0] >= self._found.sent, "all results", 120)
             self._found.seconds = time.monotonic() - self._began
             self._sending.join()
             self._found.rows, self._found.summed = self._count()
+            self._found.repeated = self._nodes("sum((counters ->> 'repeated')::integer)")
         finally:
             if self._joined is not None:
                 self._joined.terminate()
@@ -217,9 +218,9 @@ class _Course:
     def _note(self, what: str) -> None:
         self._found.faults.append((round(time.monotonic() - self._began, 1), what))
 
-    def _nodes(self) -> int:
+    def _nodes(self, what: str = "count(*)") -> int:
         with self._world.connect() as connection:
-            row = connection.execute("SELECT count(*) AS n FROM shadow_node").fetchone()
+            row = connection.execute(f"SELECT {what} AS n FROM shadow_node".encode()).fetchone()
         return int(row["n"]) if row else 0
 
     def _count(self) -> tuple[int, int]:
