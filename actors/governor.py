@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 from pykka import ActorDeadError, ActorRef
 
+from actors.drift_watch import DriftWatch
 from actors.loader import Load, LoadDone, LoadFailed
 from actors.preprocessor import RefreshScorers
 from actors.serving import MailboxActor
@@ -71,6 +72,7 @@ class GovernorActor(MailboxActor):
         self._failed: dict[int, tuple[str, float]] = {}
         self._joined = False
         self._stale = False
+        self._drift = DriftWatch(state)
 
     def on_start(self) -> None:
         """Begin to watch."""
@@ -81,6 +83,7 @@ class GovernorActor(MailboxActor):
     def on_stop(self) -> None:
         """Leave the membership, so that nobody waits for this node, and fail its health checks."""
         self._state.leaving = True
+        self._drift.tell(self._watch.do, now=True)
         self._watch.do(lambda connection: leave(connection, self._state.node_id))
         self._watch.close()
 
@@ -204,6 +207,7 @@ class GovernorActor(MailboxActor):
         self._watch.do(lambda connection: self._say(connection, word))
         self._watch_canary()
         self._tell_if_stale()
+        self._drift.tell(self._watch.do)
 
     def _tell_if_stale(self) -> None:
         """Say once that the last look is too long ago, and once that it is not any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from governance.artifacts import split_stage
 from governance.database import connect
 from governance.policy import policy_of
 from governance.releases import CHAMPION, Release
+from models.features.drift import DriftCounter
+from models.spec import FeatureSpec
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +110,14 @@ class LoaderActor(Child):
             release=release.number,
             environment=release.environment,
             pipeline=stages,
+            drift={} if self._scores else _drift(found.specs),
         )
+
+
+def _drift(specs: Mapping[str, FeatureSpec]) -> dict[str, DriftCounter]:
+    """Return what counts live transactions, where a spec has a training profile."""
+    counters = {stage: spec.drift_counter() for stage, spec in specs.items()}
+    return {stage: counter for stage, counter in counters.items() if counter is not None}
 
 
 def _is_needed(stage: str, *, scores: bool) -> bool:

@@ -144,6 +144,8 @@ class PreprocessorActor(ServingActor):
         except TransactionError as error:
             if tally is not None:
                 tally.fail(TransactionRefusedError.code)
+            for counter in loaded.drift.values():
+                counter.refuse(error.field, error.rule)
             raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
         except Exception:
             if tally is not None:
@@ -245,6 +247,8 @@ class PreprocessorActor(ServingActor):
             self._copy(self._tee, call, packed)
         if call.tally is not None:
             call.tally.count(answer.trace.us["total"], answer.score)
+        for counter in call.loaded.drift.values():
+            counter.see(call.transaction)
 
     def _copy(self, tee: TeeSender, call: _Call, answer: bytes) -> None:
         """Hand the parts of an answered transaction to the tee, as they are."""

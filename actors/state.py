@@ -16,6 +16,7 @@ from types import MappingProxyType
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
+from models.features.drift import DriftCounter
 from transport.tee_ring import TeeRing
 
 
@@ -27,11 +28,13 @@ class Loaded(Evaluator):
         release: its number.
         environment: the environment that it belongs to.
         pipeline: stage to the sha256 of its artifact (the champion's).
+        drift: features stage to what counts its transactions, where a preprocessor has a training profile.
     """
 
     release: int
     environment: str
     pipeline: Mapping[str, str]
+    drift: Mapping[str, DriftCounter] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from governance.canary import canary
 from governance.canary_commands import canary_app
 from governance.change_commands import PANEL, register_change_commands, rollout_facts
 from governance.database import migrate as apply_migrations
+from governance.drift_commands import register_drift_command
 from governance.embedded import EmbeddedPostgres
 from governance.freezes import frozen
 from governance.history import Tenure, release_at
@@ -69,6 +70,7 @@ def register_commands(app: typer.Typer, locate: Locate, locate_direct: Callable[
     register_change_commands(app, locate)
     register_rule_commands(app, locate)
     register_label_commands(app, locate)
+    register_drift_command(app, locate, _LOOK)
     app.add_typer(canary_app(locate), name="canary", rich_help_panel=PANEL)
     app.add_typer(audit_app(locate), name="audit", rich_help_panel=_LOOK)
 

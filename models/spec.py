@@ -58,9 +58,11 @@ from pydantic import ValidationError
 from models.errors import GoldenMismatchError
 from models.features.compile_many import compile_many
 from models.features.compile_one import compile_one, finite
+from models.features.drift import DriftCounter
 from models.features.fields import Storage, reader, zone_of
 from models.features.kind import OddError
 from models.features.plan import make_plan
+from models.features.profile import Profile, make_profile
 from models.features.recipe import Recipe
 from models.features.schema import json_schema
 from models.problems import problems
@@ -194,6 +196,25 @@ class FeatureSpec:
             part = {name: column[begin : begin + size] for name, column in used.items()}
             found[begin : begin + size] = self._columns(part, size)
         return found
+
+    @property
+    def profile(self) -> Profile | None:
+        """What its fields looked like in training; None where nobody told it."""
+        return self.recipe.profile
+
+    def drift_counter(self) -> DriftCounter | None:
+        """Return what counts live transactions against the training profile; None where there is none."""
+        return None if self.profile is None else DriftCounter(self.plan.fields, self.profile)
+
+    def profiled(self, transactions: Iterable[Transaction]) -> bytes:
+        """Return the file of the same spec with the training profile of these transactions in it (JSON).
+
+        Raises:
+            ValueError: there are none.
+        """
+        profile = make_profile(self.plan.fields, transactions)
+        document = {**_parse(self._source), "profile": profile.model_dump(mode="json", exclude_defaults=True)}
+        return json.dumps(document, indent=1).encode()
 
     def check_golden(self) -> int:
         """Compute the golden transactions again on this machine; return how many there are.

@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from models.features.fields import FieldRecipe
 from models.features.kind import Name, Strict
 from models.features.moments import check_zone
+from models.features.profile import Profile
 from models.features.vocabulary import AnyKind
 
 _PLACES = ("name", "field", "by", "fields", "names")
@@ -92,6 +93,7 @@ class Recipe(Strict):
     tables: dict[Name, dict[str, FiniteFloat]] = Field(default_factory=dict)
     values: Annotated[tuple[FeatureRecipe, ...], Field(max_length=65536)] = ()
     features: Annotated[tuple[FeatureRecipe, ...], Field(min_length=1, max_length=65536)]
+    profile: Profile | None = None
     golden: Annotated[tuple[GoldenTransaction, ...], Field(max_length=10_000)] = ()
 
     @field_validator("timezone")

@@ -131,6 +131,23 @@ def test_the_schema_of_a_spec_is_printed_or_written(invoke: Invoke, tmp_path: Pa
     assert "cannot be read" in invoke("schema", tmp_path / "none.toml", code=2).stderr
 
 
+def test_a_spec_is_given_the_profile_of_its_training_data(invoke: Invoke, tmp_path: Path) -> None:
+    from itertools import islice
+
+    from examples.card_payments import stream
+
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(one) + "\n" for one in islice(stream(seed=1), 50)))
+    out = tmp_path / "profiled.json"
+    facts = json.loads(invoke("profile", PAYMENT_SPEC, data, "--out", out, "--json").stdout)
+    assert (facts["rows"], facts["digest"]) == (50, load_spec(out).digest)
+    assert "profile of 50 transactions" in invoke("profile", PAYMENT_SPEC, data, "--out", out).stdout
+    data.write_text("[1]\n")
+    assert "line 1 is no object" in invoke("profile", PAYMENT_SPEC, data, "--out", out, code=2).stderr
+    data.write_text("")
+    assert "there are none" in invoke("profile", PAYMENT_SPEC, data, "--out", out, code=2).stderr
+
+
 @pytest.mark.parametrize("kind", [".txt", ".json", ".ubj", ".onnx", ".joblib", ".pkl"])
 def test_what_a_library_wrote_is_imported_as_the_model_that_it_was(
     kind: str, invoke: Invoke, tmp_path: Path
