@@ -76,13 +76,11 @@ class DriftWatch:
 
 
 def _log(loaded: Loaded, stage: str, counter: DriftCounter) -> bool:
-    profile = loaded.specs[stage].profile
-    if profile is not None:
-        found = figures(profile, counter.counts)
-        worst = sorted(found.items(), key=lambda item: -(item[1].psi or 0.0))[:_NAMED]
-        said = ", ".join(f"{name} PSI {drift.psi or 0.0:.3f}" for name, drift in worst)
-        logger.info(
-            "release %d, %s: %d of %d transactions counted; moved most from training: %s; refused %s",
-            *(loaded.release, stage, counter.counted, counter.seen, said, counter.refused),
-        )
+    found = figures(counter.profile, counter.counts)
+    worst = sorted(found.items(), key=lambda item: -(item[1].psi or 0.0))[:_NAMED]
+    said = ", ".join(f"{name} PSI {drift.psi or 0.0:.3f}" for name, drift in worst)
+    logger.info(
+        "release %d, %s: %d of %d transactions counted; moved most from training: %s; refused %s",
+        *(loaded.release, stage, counter.counted, counter.seen, said, counter.refused),
+    )
     return True

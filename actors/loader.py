@@ -114,9 +114,10 @@ class LoaderActor(Child):
         )
 
 
-def _drift(specs: Mapping[str, FeatureSpec]) -> dict[str, DriftCounter]:
+def _drift(specs: Mapping[str, object]) -> dict[str, DriftCounter]:
     """Return what counts live transactions, where a spec has a training profile."""
-    counters = {stage: spec.drift_counter() for stage, spec in specs.items()}
+    own = {stage: spec for stage, spec in specs.items() if isinstance(spec, FeatureSpec)}
+    counters = {stage: spec.drift_counter() for stage, spec in own.items()}
     return {stage: counter for stage, counter in counters.items() if counter is not None}
 
 

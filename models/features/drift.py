@@ -33,6 +33,7 @@ class DriftCounter:
         profile: what they looked like in training.
 
     Attributes:
+        profile: see above.
         since: when it began.
         every: of so many transactions one is counted.
         seen: how many there were.
@@ -41,6 +42,7 @@ class DriftCounter:
     """
 
     def __init__(self, fields: Mapping[str, FieldRecipe], profile: Profile) -> None:
+        self.profile = profile
         self.since = datetime.now(UTC)
         self.counts: dict[str, list[int]] = {}
         self._numbers: list[tuple[str, tuple[float, ...], list[int]]] = []
