@@ -6,6 +6,7 @@ from __future__ import annotations
 import typer
 
 import actors.balancer
+import actors.code.commands
 import actors.commands
 import actors.roles
 import actors.trace_commands
@@ -32,6 +33,7 @@ app.add_typer(
 )
 app.add_typer(haproxy.commands.haproxy_app(actors.commands.find_setup), name="haproxy")
 app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
+app.add_typer(actors.code.commands.app, name="code", rich_help_panel="Set up")
 
 if __name__ == "__main__":
     app()

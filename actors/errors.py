@@ -6,6 +6,7 @@ ActorError
 ├── MemoryBudgetError       a model does not fit beside those that are held: more memory, or a smaller one
 ├── LatencyError            a model is slower here than the policy allows: whoever promoted it must act
 ├── CodeStartError          a code package does not load here: whoever promoted it must act
+├── ScaffoldError           a code package cannot be begun: another name, or another directory
 ├── StartFailedError        an actor could not start: its supervisor, and in the end the launcher, acts
 └── EscalationError         actors crash too often: the process ends, and the launcher acts
 """
@@ -35,6 +36,10 @@ class LatencyError(ActorError):
 
 class CodeStartError(ActorError):
     """Raised when a worker cannot load its code package; for its own reason. The release is refused."""
+
+
+class ScaffoldError(ActorError):
+    """Raised when the files of a new code package cannot be written."""
 
 
 class StartFailedError(ActorError):

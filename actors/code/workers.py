@@ -200,6 +200,8 @@ class CodeWorkers:
     def _free(self) -> Worker | None:
         """Return the serving worker that has the least before it, and room for more."""
         serving = [worker for worker in self._workers if worker.ready][: self._count]
+        if any(not worker.held and worker.has_died() for worker in serving):
+            return None  # its end is told in a moment, and it is not asked before
         chosen = min(serving, key=lambda worker: len(worker.held), default=None)
         return chosen if chosen is not None and len(chosen.held) < WINDOW else None
 
