@@ -23,8 +23,10 @@ import xgboost
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+from actors.config import CodeSettings
 from examples.card_payments import PAYMENT_SPEC, simulate
 from governance.policy import read_policy
+from models.code.interface import FeaturesInterface
 from models.importers import import_model
 from models.spec import load_spec
 
@@ -122,8 +124,29 @@ def test_the_commands_and_the_code_of_the_page_of_governance_run(
         exec(code, {"model": model, "x": x, "names": names})
 
 
+def test_the_commands_of_the_page_of_code_run(dsn: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((100, 2)).astype(np.float32)
+    model = RandomForestClassifier(5, random_state=0).fit(x, x[:, 0] > 0.5)
+    import_model(model, tmp_path / "payments.bundle", feature_names=["log_amount", "age"])
+    (tmp_path / "scorewire.toml").write_text(f"environment = 'production'\ndsn = '{dsn}'\n")
+    python = sys.executable
+    names = f'run.py() {{ {python} {ROOT}/run.py "$@"; }}\npip() {{ {python} -m pip "$@"; }}\n'
+    script = f"set -eu\n{names}" + "".join(blocks("docs/code.md"))
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "payfeatures 0.1.0 would be taken" in done.stdout
+    assert "release 1 is active" in done.stdout
+    # What the page shows of a declaration and of a configuration is what is read.
+    page = (ROOT / "docs/code.md").read_text()
+    declared, settings = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    FeaturesInterface.model_validate(tomllib.loads(declared))
+    assert CodeSettings(**tomllib.loads(settings)["code"]) == CodeSettings()
+
+
 def commands_in(document: str) -> set[str]:
-    return set(re.findall(r"run\.py ((?:model )?[a-z]+)", (ROOT / document).read_text()))
+    return set(re.findall(r"run\.py ((?:model |code )?[a-z]+)", (ROOT / document).read_text()))
 
 
 @pytest.mark.parametrize("document", ["README.md", *DOCUMENTS])
