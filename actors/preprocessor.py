@@ -20,6 +20,9 @@ from models.spec import TransactionError
 from transport.client import wire
 from transport.client.answer import Answer, Decision, Trace, pack_answer
 from transport.client.errors import (
+    DeadlineExceededError,
+    NodeFailedError,
+    NoNodeError,
     ProtocolError,
     ScorewireError,
     TransactionRefusedError,
@@ -37,6 +40,8 @@ logger = logging.getLogger(__name__)
 MAX_IN_FLIGHT = 2_000
 #: Seconds that a stopping preprocessor waits at most for its tee to take what it holds.
 HAND_OVER_S = 2.0
+#: How long before the deadline a fallback answer leaves: a share of the time left, and seconds at most.
+FALLBACK_SHARE, FALLBACK_S = 0.1, 0.02
 
 
 class RefreshScorers:
@@ -64,6 +69,8 @@ class PreprocessorActor(ServingActor):
         self.rule_errors = 0
         self._tee: TeeSender | None = None
         self._policies: dict[int, bytes] = {}
+        #: How often a release's fallback was answered, since no score came in time.
+        self.fallbacks = 0
 
     def on_start(self) -> None:
         """Reach the scorers that are known, and the tee where there is one, then listen."""
@@ -104,6 +111,7 @@ class PreprocessorActor(ServingActor):
         logger.info("%s counted %d rules that could not be evaluated", self.name, self.rule_errors)
         logger.info("%s counted of code %s", self.name, self.code.counters())
         self.code.close()
+        logger.info("%s counted %d fallback answers", self.name, self.fallbacks)
         self.pool.close()
         super().close()
 
@@ -164,7 +172,7 @@ class PreprocessorActor(ServingActor):
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
         message = wire.pack_body({"release": call.loaded.release, **sent})
         call.asked, call.message = time.monotonic(), message
-        self.pool.submit(Kind.VECTOR, message, call.request.deadline, call.done)
+        self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
 
     def _ask_code(self, call: _Call, vectors: Vectors) -> None:
         """Have code compute the features that no spec does; then go on as without code."""
@@ -215,7 +223,8 @@ class PreprocessorActor(ServingActor):
     def finish(self, call: _Call, outcome: bytes | Exception) -> None:
         """Answer the caller with what the scorers said, or with what went wrong."""
         if isinstance(outcome, Exception):
-            self._give_up(call, outcome)
+            fallback = call.fallback() if isinstance(outcome, _UNANSWERED) else None
+            self._give_up(call, outcome, fallback)
         elif DECISION in call.loaded.code:
             self._have_decided(call, outcome)
         else:
@@ -261,9 +270,12 @@ class PreprocessorActor(ServingActor):
         flags = CANARY if canary is not None and canary.release == loaded.release else 0
         tee.offer(time.time(), flags, policy, call.request.frame, call.message, answer)
 
-    def _give_up(self, call: _Call, error: Exception) -> None:
+    def _give_up(self, call: _Call, error: Exception, fallback: Answer | None = None) -> None:
         self._in_flight -= 1
-        if isinstance(error, ScorewireError):
+        if fallback is not None:
+            self.fallbacks += 1
+            self.listener.answer(call.request, pack_answer(fallback))
+        elif isinstance(error, ScorewireError):
             self.listener.refuse(call.request, error)
         else:
             self.listener.fail(call.request, error)
@@ -320,6 +332,28 @@ class _Call:
         )
         return Answer(self.id, body["scores"], trace, decision)
 
+    def deadline(self) -> float:
+        """Return until when the scorers may answer: earlier where there is something to say without them."""
+        rules, until = self.loaded.rules, self.request.deadline
+        if rules is None or rules.fallback is None:
+            return until
+        return until - min(FALLBACK_S, FALLBACK_SHARE * (until - self.request.arrived))
+
+    def fallback(self) -> Answer | None:
+        """Return what the release's rules answer without a score; None where they say nothing."""
+        found = None if self.loaded.rules is None else self.loaded.rules.fallback
+        if found is None:
+            return None
+        now = time.monotonic()
+        trace = Trace(
+            release=self.loaded.release,
+            environment=self.loaded.environment,
+            pipeline=self.loaded.pipeline,
+            nodes={"preprocessor": self.actor.state.node_id},
+            us={"features": _us(self.asked - self.request.arrived), "total": _us(now - self.request.arrived)},
+        )
+        return Answer(self.id, {}, trace, Decision(found.outcome, found.reasons), fallback=True)
+
     def decide(self, scores: Mapping[str, float]) -> Decision | None:
         found = self.loaded.decide(scores, self.transaction)
         if found is None:
@@ -329,6 +363,10 @@ class _Call:
             if self.tally is not None:
                 self.tally.note("rule")
         return Decision(found.outcome, found.reasons)
+
+
+#: What the scorers' pool says where no score will come in time.
+_UNANSWERED = (DeadlineExceededError, NoNodeError, NodeFailedError)
 
 
 def _us(seconds: float) -> int:

@@ -82,6 +82,19 @@ class Rule(BaseModel):
     reason: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
+class Fallback(BaseModel):
+    """What is answered where no score came before the caller's deadline.
+
+    Attributes:
+        decide: the outcome.
+        reason: the code that is told.
+    """
+
+    model_config = _STRICT
+    decide: Outcome
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "fallback"
+
+
 class DecisionFile(BaseModel):
     """Decision rules as a file has them.
 
@@ -92,6 +105,7 @@ class DecisionFile(BaseModel):
         default: the outcome where none applies.
         on_error: the outcome of a rule that cannot be evaluated for a transaction; its reason is the rule's,
             with `.error` behind it.
+        fallback: answered, and marked as such, where no score came in time; without it that is an error.
     """
 
     model_config = _STRICT
@@ -100,6 +114,7 @@ class DecisionFile(BaseModel):
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=1000)]
     default: Outcome = "approve"
     on_error: Outcome = "review"
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +154,12 @@ class DecisionRules:
     def fields(self) -> frozenset[str] | None:
         """The fields of a transaction that the rules name; None where they may look at any."""
         return self._fields
+
+    @property
+    def fallback(self) -> Decision | None:
+        """The decision where no score came in time; None where that is an error."""
+        found = self.file.fallback
+        return None if found is None else Decision(found.decide, (found.reason,), 0)
 
     def decide(self, scores: Mapping[str, float], transaction: Mapping[str, Any]) -> Decision:
         """Decide on one transaction; never raises, whatever the transaction holds.

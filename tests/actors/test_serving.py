@@ -27,7 +27,15 @@ from models.decision import DecisionFile, DecisionRules
 from models.forest import Forest
 from models.importers import import_model
 from models.spec import load_spec
-from transport.client import Answer, Client, NodeFailedError, ScorewireError, wire
+from transport.client import (
+    Answer,
+    Client,
+    NodeFailedError,
+    NoScoreError,
+    ScorewireError,
+    UnavailableError,
+    wire,
+)
 from transport.client.answer import Decision
 from transport.client.wire import Kind
 
@@ -230,6 +238,30 @@ def test_a_pipeline_with_rules_answers_with_their_decision_and_reasons(small: An
     # A rule that cannot be evaluated asks for a review; the answer comes all the same.
     assert running.client.score(high).decision == Decision("review", ("gift.error",))
     assert running.client.score(high).to_dict()["decision"]["outcome"] == "review"
+
+
+def test_where_no_score_comes_in_time_the_releases_fallback_is_answered_and_marked(
+    small: Any, loaded: Loaded
+) -> None:
+    rules = [{"when": "score >= 0.5", "decide": "decline", "reason": "high"}]
+    told = {"decide": "review", "reason": "no_score"}
+    file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules, "fallback": told})
+    running = small(replace(loaded, rules=DecisionRules(file)))
+    assert not running.client.score({"id": 1, "a": 2.0, "b": 0.0}).fallback
+    running.state.scorers = ("tcp://127.0.0.1:9",)
+    running.refs["p"].tell(RefreshScorers())
+    began = time.monotonic()
+    answer = running.client.score({"id": 2, "a": 2.0}, deadline=0.5)
+    assert time.monotonic() - began < 0.5
+    assert (answer.fallback, answer.id, dict(answer.scores)) == (True, "2", {})
+    assert answer.decision == Decision("review", ("no_score",))
+    assert (answer.trace.release, answer.trace.nodes) == (1, {"preprocessor": "p"})
+    with pytest.raises(NoScoreError, match="fallback"):
+        _ = answer.score
+    # Without one, it is an error that says what is missing.
+    running.state.holdings = Holdings(MappingProxyType({1: loaded}), 1)
+    with pytest.raises(UnavailableError):
+        running.client.score({"id": 3, "a": 2.0}, deadline=0.1)
 
 
 def test_an_answer_carries_its_scores_and_its_trace(small: Any, loaded: Loaded) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import wire
-from .errors import ProtocolError
+from .errors import NoScoreError, ProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,24 @@ class Answer:
             further model are `NAME.output`, and stand before those of the one without a name.
         trace: where the answer comes from.
         decision: what was decided; None where the pipeline has no decision rules.
+        fallback: whether this is what the release's rules say where no score came in time: `scores` is empty.
     """
 
     id: str
     scores: Mapping[str, float]
     trace: Trace
     decision: Decision | None = None
+    fallback: bool = False
 
     @property
     def score(self) -> float:
-        """The last output: the positive class of a binary classifier, the value of a regressor."""
+        """The last output: the positive class of a binary classifier, the value of a regressor.
+
+        Raises:
+            NoScoreError: this is a fallback answer; its `decision` says what to do.
+        """
+        if self.fallback:
+            raise NoScoreError("no score came in time: this is the fallback answer of the release's rules")
         return list(self.scores.values())[-1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +96,7 @@ def pack_answer(answer: Answer) -> bytes:
             "us": trace.us,
             "decision": asdict(answer.decision) if answer.decision else None,
             **stale,
+            **({"fallback": True} if answer.fallback else {}),
         },
     )
 
@@ -104,6 +113,6 @@ def unpack_answer(frame: bytes) -> Answer:
         trace = Trace(**{name: body[name] for name in names}, stale_s=body.get("stale_s"))
         told = body.get("decision")
         decision = Decision(told["outcome"], tuple(told["reasons"])) if told else None
-        return Answer(body["id"], body["scores"], trace, decision)
+        return Answer(body["id"], body["scores"], trace, decision, body.get("fallback", False))
     except KeyError as error:
         raise ProtocolError(f"the answer has no {error}", field=str(error), rule="missing") from error

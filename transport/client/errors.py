@@ -13,6 +13,7 @@ ScorewireError
 │   └── NodeFailedError           the nodes that held the request failed, each in turn
 ├── CodeFailedError               the release's own code failed on this transaction (carries `rule`): nobody
 │                                 asks again, whoever promoted that code must act
+├── NoScoreError                  the score of a fallback answer was asked for: look at its decision
 └── ClosedError                   the client was closed
 
 On the wire an error is its `code`, a sentence, and where there is one a field and a rule.
@@ -114,6 +115,12 @@ class CodeFailedError(ScorewireError):
     """
 
     code = "code_failed"
+
+
+class NoScoreError(ScorewireError):
+    """Raised when the score of a fallback answer is asked for: it has none. The caller reads its decision."""
+
+    code = "no_score"
 
 
 class ClosedError(ScorewireError):
