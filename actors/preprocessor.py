@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 MAX_IN_FLIGHT = 2_000
 #: Seconds that a stopping preprocessor waits at most for its tee to take what it holds.
 HAND_OVER_S = 2.0
+#: Seconds after which there may be fewer.
+FULL_RETRY_S = 0.01
 #: How long before the deadline a fallback answer leaves: a share of the time left, and seconds at most.
 FALLBACK_SHARE, FALLBACK_S = 0.1, 0.02
 
@@ -122,6 +124,10 @@ class PreprocessorActor(ServingActor):
             return None
         return super().on_receive(message)
 
+    def busy_s(self, now: float) -> float:
+        """Return for how long all scorers have asked not to be asked."""
+        return self.pool.busy_s(now)
+
     def in_flight(self) -> int:
         """Return the number of transactions that are with the scorers, or with code."""
         return self._in_flight
@@ -140,7 +146,7 @@ class PreprocessorActor(ServingActor):
 
     def _begin(self, request: Request) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
-            raise overloaded(self._in_flight)
+            raise overloaded(self._in_flight, FULL_RETRY_S)
         body = wire.unpack_body(request.frame)
         transaction = body.get("transaction")
         if not isinstance(transaction, dict):
@@ -170,7 +176,8 @@ class PreprocessorActor(ServingActor):
 
     def _ask_scorers(self, call: _Call, vectors: Vectors) -> None:
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
-        message = wire.pack_body({"release": call.loaded.release, **sent})
+        priority = wire.REPLAY if call.request.replay else {}
+        message = wire.pack_body({**priority, "release": call.loaded.release, **sent})
         call.asked, call.message = time.monotonic(), message
         self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
 

@@ -100,12 +100,19 @@ class ServingActor(MailboxActor):
         """Return the number of requests that are taken and not yet answered."""
         return 0
 
+    def busy_s(self, now: float) -> float:
+        """Return for how many seconds no request can be served, since those that it needs are full."""
+        del now
+        return 0.0
+
     def on_stop(self) -> None:
         """Say goodbye, finish what is under way, and close the sockets."""
         self.listener.say_goodbye()
         began = time.monotonic()
         finish_by = began + FINISH_S
-        while (now := time.monotonic()) < finish_by and (now < began + LEAVE_S or self.in_flight()):
+        while (now := time.monotonic()) < finish_by and (
+            now < began + LEAVE_S or self.in_flight() or self.listener.waiting()
+        ):
             for source in self.loop.wait(block=False) or self._pause():
                 source.pump()
         self.close()
@@ -129,6 +136,7 @@ class ServingActor(MailboxActor):
                     kind=self.kind,
                     on_batch=self.on_batch,
                     ready=self.state.is_ready,
+                    busy_s=self.busy_s,
                     wide=self._wide,
                 )
             except BindRefusedError:

@@ -1,50 +1,32 @@
 """The listener: the socket at which an actor takes requests, with beats answered on the same socket.
 
-A beat is answered by the thread that does the work, so that a hung actor is a silent one.
+A beat is answered by the thread that does the work, so that a hung actor is a silent one. All that has
+arrived is read before the next slice of work: what waits in a socket could be neither refused nor dropped.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
 
+from transport.admission import Admission, Request
 from transport.client import wire
 from transport.client.errors import OverloadedError, ScorewireError
 from transport.client.loop import Loop
 from transport.client.wire import Kind
 from transport.errors import BindRefusedError
 
-#: Requests taken in one batch; more are left for the next one.
-BATCH = 1024
+#: Messages read from the socket before work goes on.
+_READS = 2048
 #: Seconds after its last word that a caller is still told goodbye.
 _CALLER_MEMORY_S = 60.0
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "::1"}
-
-
-class Request(NamedTuple):
-    """A request as it arrived.
-
-    Attributes:
-        caller: the route back.
-        id: the caller's number for it.
-        kind: SCORE or VECTOR.
-        frame: the whole frame; its body is not read yet.
-        arrived: when it was read from the socket (time.monotonic seconds).
-        deadline: when an answer is of no more use.
-    """
-
-    caller: bytes
-    id: int
-    kind: Kind
-    frame: bytes
-    arrived: float
-    deadline: float
 
 
 @dataclass(slots=True)
@@ -54,6 +36,7 @@ class ListenerStats:
     requests: int = 0
     answers: int = 0
     refused: int = 0
+    overloaded: int = 0
     late: int = 0
     unreadable: int = 0
     failed: int = 0
@@ -67,8 +50,9 @@ class Listener:
         context: the node's ZeroMQ context.
         address: where to listen; port `*` picks a free one.
         kind: the kind of requests that are served here.
-        on_batch: takes all requests that have arrived, at most BATCH.
+        on_batch: takes the requests that are served next, about two milliseconds' worth.
         ready: says whether this actor can serve now; told to callers with every beat.
+        busy_s: for how many seconds no request can be served, since those that it needs are full.
         wide: allow an address beyond loopback, although nothing is encrypted there.
 
     Raises:
@@ -84,6 +68,7 @@ class Listener:
         kind: Kind,
         on_batch: Callable[[list[Request]], None],
         ready: Callable[[], bool],
+        busy_s: Callable[[float], float] = lambda _: 0.0,
         wide: bool = False,
     ) -> None:
         self.stats = ListenerStats()
@@ -91,6 +76,9 @@ class Listener:
         self._kind = kind
         self._on_batch = on_batch
         self._ready = ready
+        self._busy_s = busy_s
+        self._queue = Admission()
+        self._refusals: dict[int, bytes] = {}
         self._callers: dict[bytes, float] = {}
         self._leaving = False
         # Callers behind a load balancer tell by it which of their connections lead here.
@@ -110,26 +98,33 @@ class Listener:
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         loop.add(self, self._socket)
 
-    def due(self) -> None:
-        """Nothing is due: a listener only reacts."""
+    def due(self) -> float | None:
+        """Return 0 while requests wait, which are worked off slice by slice."""
+        return 0.0 if len(self._queue) else None
+
+    def waiting(self) -> int:
+        """Return how many requests wait here."""
+        return len(self._queue)
 
     def pump(self) -> None:
-        """Take what has arrived: answer beats, refuse what cannot be read, hand on the rest as one batch."""
-        batch: list[Request] = []
+        """Read what has arrived: answer beats, refuse what cannot be read or served; then serve a slice."""
         now = time.monotonic()
-        for _ in range(BATCH):
+        busy_s = self._busy_s(now)
+        for _ in range(_READS):
             try:
                 caller, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             try:
-                self._take(caller, frames, now, batch)
+                self._take(caller, frames, now, busy_s)
             except ScorewireError as error:
                 self.stats.unreadable += 1
                 self._send(caller, Kind.ERROR, getattr(error, "id", 0), wire.pack_error(error))
-        if batch:
+        if len(self._queue):
+            batch = self._queue.take(time.monotonic())
             self.stats.requests += len(batch)
             self._on_batch(batch)
+            self._queue.done(time.monotonic())
 
     def answer(self, request: Request, body: bytes) -> bool:
         """Answer a request; one whose deadline has passed is counted and not answered, which is False."""
@@ -174,7 +169,7 @@ class Listener:
         self._loop.remove(self)
         self._socket.close(0)
 
-    def _take(self, caller: bytes, frames: list[bytes], now: float, batch: list[Request]) -> None:
+    def _take(self, caller: bytes, frames: list[bytes], now: float, busy_s: float) -> None:
         frame = frames[0] if len(frames) == 1 else b""
         header = wire.unpack_header(frame)
         if header.kind is Kind.PING:
@@ -188,7 +183,22 @@ class Listener:
             self.stats.refused += 1
             self._send(caller, Kind.ERROR, header.id, wire.pack_error(error))
             return
-        batch.append(Request(caller, header.id, header.kind, frame, now, now + header.budget_us / 1e6))
+        if not header.budget_us:
+            self.stats.late += 1
+            return
+        deadline = now + header.budget_us / 1e6
+        request = Request(caller, header.id, header.kind, frame, now, deadline, wire.is_replay(frame))
+        retry_s = busy_s or self._queue.offer(request, now)
+        if retry_s:
+            self.stats.overloaded += 1
+            self._send(caller, Kind.ERROR, header.id, self._refusal(retry_s))
+
+    def _refusal(self, retry_s: float) -> bytes:
+        """Return the body that says `overloaded`, packed once for each wait: a refusal must be cheap."""
+        retry_ms = min(1_000, math.ceil(retry_s * 1e3))
+        if retry_ms not in self._refusals:
+            self._refusals[retry_ms] = wire.pack_error(overloaded(len(self._queue), retry_ms / 1e3))
+        return self._refusals[retry_ms]
 
     def _pong(self, caller: bytes, id_: int, now: float) -> None:
         self._callers[caller] = now
@@ -226,10 +236,14 @@ def check_address(address: str, *, wide: bool) -> None:
         )
 
 
-def overloaded(in_flight: int) -> OverloadedError:
-    """Name the overload of a node, with its figure."""
-    return OverloadedError(f"this node has {in_flight} requests under way: ask elsewhere, or later")
+def overloaded(in_flight: int, retry_after: float) -> OverloadedError:
+    """Name the overload of a node, with its figures."""
+    detail = f"this node is full ({in_flight} under way): ask elsewhere, or after {retry_after * 1e3:.0f} ms"
+    return OverloadedError(detail, retry_after=retry_after)
 
+
+#: Made known from here to those that take requests.
+__all__ = ["Listener", "ListenerStats", "Request", "check_address", "overloaded"]
 
 _MANY_CALLERS = 10_000
 _EMPTY = wire.pack_body({})

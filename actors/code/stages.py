@@ -160,6 +160,9 @@ class CodeRules:
         code: what live actors call.
     """
 
+    #: Code names no fallback: where no score comes in time, that is an error.
+    fallback: Decision | None = None
+
     def __init__(self, interface: DecisionInterface, caller: CodeCaller) -> None:
         self.fields = frozenset(name for golden in interface.golden for name in golden.transaction)
         self.code = caller.stage

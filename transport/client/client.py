@@ -8,7 +8,7 @@ import types
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from . import wire
 from .answer import Answer, unpack_answer
@@ -45,6 +45,14 @@ def _check_deadline(deadline: float) -> float:
     return deadline
 
 
+class _How(NamedTuple):
+    """How a transaction is to be scored: what a caller may say with each."""
+
+    deadline: float | None
+    release: int | None
+    replay: bool
+
+
 class _Base:
     """What both clients share: addresses, default deadline, the channel."""
 
@@ -67,11 +75,10 @@ class _Base:
         """Return the nodes' states by address, and the counters (sent, retried, expired, ...)."""
         return self._channel.inspect()
 
-    def _submit(
-        self, transaction: Transaction, deadline: float | None, release: int | None, done: Done
-    ) -> None:
-        seconds = self._deadline if deadline is None else _check_deadline(deadline)
-        self._channel.submit(Kind.SCORE, wire.pack_transaction(transaction, release), seconds, done)
+    def _submit(self, transaction: Transaction, how: _How, done: Done) -> None:
+        seconds = self._deadline if how.deadline is None else _check_deadline(how.deadline)
+        body = wire.pack_transaction(transaction, how.release, replay=how.replay)
+        self._channel.submit(Kind.SCORE, body, seconds, done)
 
 
 class Client(_Base):
@@ -94,6 +101,7 @@ class Client(_Base):
         *,
         deadline: float | None = None,
         release: int | None = None,
+        replay: bool = False,
     ) -> Answer:
         """Score one transaction.
 
@@ -101,13 +109,14 @@ class Client(_Base):
             transaction: named fields: None, bool, int, float, str, bytes, lists and maps of them.
             deadline: seconds from now until an answer is of no more use.
             release: score with this release instead of the current one.
+            replay: let it wait for all that is live, for transactions that nobody waits for.
 
         Raises:
             TransactionRefusedError: a field breaks a rule; `error.field` and `error.rule` say which.
             RefusedError: the request is at fault in another way.
             UnavailableError: no answer in time, no node, or all nodes full.
         """
-        return unpack_answer(self._begin(transaction, deadline, release).result())
+        return unpack_answer(self._begin(transaction, _How(deadline, release, replay)).result())
 
     def score_many(
         self,
@@ -115,6 +124,7 @@ class Client(_Base):
         *,
         deadline: float | None = None,
         release: int | None = None,
+        replay: bool = False,
         window: int = WINDOW,
     ) -> Iterator[Answer | ScorewireError]:
         """Score a stream of transactions, `window` of them under way at a time.
@@ -122,11 +132,12 @@ class Client(_Base):
         Yields one result a transaction, in their order: its Answer, or the ScorewireError that `score`
         would have raised, so that one bad transaction harms no other. The deadline is each one's own.
         """
+        how = _How(deadline, release, replay)
         under_way: deque[Future[bytes]] = deque()
         for transaction in transactions:
             if len(under_way) >= window:
                 yield _outcome(under_way.popleft())
-            under_way.append(self._begin_safely(transaction, deadline, release))
+            under_way.append(self._begin_safely(transaction, how))
         while under_way:
             yield _outcome(under_way.popleft())
 
@@ -145,7 +156,7 @@ class Client(_Base):
     ) -> None:
         self.close()
 
-    def _begin(self, transaction: Transaction, deadline: float | None, release: int | None) -> Future[bytes]:
+    def _begin(self, transaction: Transaction, how: _How) -> Future[bytes]:
         future: Future[bytes] = Future()
 
         def done(outcome: bytes | Exception) -> None:
@@ -154,17 +165,12 @@ class Client(_Base):
             else:
                 future.set_result(outcome)
 
-        self._submit(transaction, deadline, release, done)
+        self._submit(transaction, how, done)
         return future
 
-    def _begin_safely(
-        self,
-        transaction: Transaction,
-        deadline: float | None,
-        release: int | None,
-    ) -> Future[bytes]:
+    def _begin_safely(self, transaction: Transaction, how: _How) -> Future[bytes]:
         try:
-            return self._begin(transaction, deadline, release)
+            return self._begin(transaction, how)
         except ScorewireError as error:
             future: Future[bytes] = Future()
             future.set_exception(error)
@@ -185,9 +191,10 @@ class AsyncClient(_Base):
         *,
         deadline: float | None = None,
         release: int | None = None,
+        replay: bool = False,
     ) -> Answer:
         """Score one transaction; as Client.score."""
-        return unpack_answer(await self._begin(transaction, deadline, release))
+        return unpack_answer(await self._begin(transaction, _How(deadline, release, replay)))
 
     async def score_many(
         self,
@@ -195,15 +202,17 @@ class AsyncClient(_Base):
         *,
         deadline: float | None = None,
         release: int | None = None,
+        replay: bool = False,
         window: int = WINDOW,
     ) -> AsyncIterator[Answer | ScorewireError]:
         """Score a stream of transactions; as Client.score_many."""
+        how = _How(deadline, release, replay)
         under_way: deque[asyncio.Task[Answer | ScorewireError]] = deque()
         try:
             for transaction in transactions:
                 if len(under_way) >= window:
                     yield await under_way.popleft()
-                under_way.append(asyncio.create_task(self._settle(transaction, deadline, release)))
+                under_way.append(asyncio.create_task(self._settle(transaction, how)))
             while under_way:
                 yield await under_way.popleft()
         finally:
@@ -225,7 +234,7 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _begin(self, transaction: Transaction, deadline: float | None, release: int | None) -> bytes:
+    async def _begin(self, transaction: Transaction, how: _How) -> bytes:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
 
@@ -234,17 +243,12 @@ class AsyncClient(_Base):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle_future, future, outcome)
 
-        self._submit(transaction, deadline, release, done)
+        self._submit(transaction, how, done)
         return await future
 
-    async def _settle(
-        self,
-        transaction: Transaction,
-        deadline: float | None,
-        release: int | None,
-    ) -> Answer | ScorewireError:
+    async def _settle(self, transaction: Transaction, how: _How) -> Answer | ScorewireError:
         try:
-            return await self.score(transaction, deadline=deadline, release=release)
+            return unpack_answer(await self._begin(transaction, how))
         except ScorewireError as error:
             return error
 

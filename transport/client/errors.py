@@ -90,9 +90,21 @@ class NoNodeError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """Raised when every node refuses more work. The caller should slow down."""
+    """Raised when every node refuses more work. The caller should slow down.
+
+    Attributes:
+        retry_after: seconds after which there may be room; 0.0 where nobody said.
+    """
 
     code = "overloaded"
+
+    def __init__(self, detail: str, *, field: str = "", rule: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(detail, field=field, rule=rule)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep how long to wait as well."""
+        return (_rebuild_overloaded, (self.detail, self.retry_after))
 
 
 class UnknownReleaseError(UnavailableError):
@@ -153,6 +165,10 @@ def error_from_wire(code: str, detail: str, field: str, rule: str) -> ScorewireE
     if known is None:
         return ScorewireError(f"{code}: {detail}", field=field, rule=rule)
     return known(detail, field=field, rule=rule)
+
+
+def _rebuild_overloaded(detail: str, retry_after: float) -> OverloadedError:
+    return OverloadedError(detail, retry_after=retry_after)
 
 
 def _rebuild(cls: type[ScorewireError], detail: str, field: str, rule: str) -> ScorewireError:

@@ -9,7 +9,6 @@ answer counts.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import time
 from collections.abc import Callable, Collection
@@ -20,6 +19,7 @@ import zmq
 from . import wire
 from .budget import Budget
 from .choice import choose
+from .deadlines import Deadlines
 from .errors import (
     ClosedError,
     DeadlineExceededError,
@@ -33,6 +33,7 @@ from .hedge import Hedger
 from .loop import Loop
 from .member import Member, Request, State
 from .stats import PoolStats
+from .throttle import Throttle
 from .wire import Kind
 
 #: Called once for each request, with the answer's frame or with the error.
@@ -52,8 +53,6 @@ RETRY_SHARE, RETRY_BURST = 0.2, 1_000.0
 #: Seconds that a member which said `overloaded`, and not for how long, is spared.
 _BUSY_S = 0.02
 _LOST = "the connection was lost"
-#: Answered requests that may wait for their deadline before they are let go.
-_DEADLINES_KEPT = 1_000
 
 
 class Pool:
@@ -76,8 +75,9 @@ class Pool:
         self._ready: list[Member] = []
         self._hedger = Hedger()
         self._retries = Budget(RETRY_SHARE, RETRY_BURST)
+        self._throttle = Throttle()
         self._ids = itertools.count(1)
-        self._deadlines: list[tuple[float, int, Request]] = []
+        self._deadlines = Deadlines()
         self._waiting: list[Request] = []
         self._in_flight = 0
         loop.add(self)
@@ -110,6 +110,12 @@ class Pool:
         """Return what the pool thinks of each member, by endpoint."""
         return {endpoint: member.state.value for endpoint, member in self._members.items()}
 
+    def busy_s(self, now: float) -> float:
+        """Return for how many seconds every member that could be asked has asked not to be (0: not so)."""
+        if not self._ready:
+            return 0.0
+        return max(0.0, min([member.health.busy_until for member in self._ready]) - now)
+
     def counters(self) -> dict[str, int]:
         """Return all counts, by name."""
         return {**asdict(self.stats), "in_flight": self._in_flight}
@@ -121,27 +127,21 @@ class Pool:
         """
         request = Request(kind, body, deadline, done)
         if self._in_flight >= MAX_IN_FLIGHT:
-            done(OverloadedError(f"{self._in_flight} requests are under way already"))
+            done(OverloadedError(f"{self._in_flight} requests are under way already", retry_after=_BUSY_S))
+            return
+        if not self._throttle.admits():
+            self.stats.throttled += 1
+            done(OverloadedError("the nodes refuse more than they take: slow down", retry_after=_BUSY_S))
             return
         self._in_flight += 1
         self._retries.fill()
-        heapq.heappush(self._deadlines, (deadline, next(self._ids), request))
-        if len(self._deadlines) > 2 * self._in_flight + _DEADLINES_KEPT:
-            self._forget_finished()
+        self._deadlines.add(request, self._in_flight)
         if self._ask(request) and len(self._ready) > 1:
             self._hedger.watch(request)
 
     def due(self) -> float:
         """Return the time of the next beat, deadline or second asking."""
-        while self._deadlines and self._deadlines[0][2].finished:
-            heapq.heappop(self._deadlines)
-        soon = min(self._next_beat, self._hedger.due())
-        return min(soon, self._deadlines[0][0]) if self._deadlines else soon
-
-    def _forget_finished(self) -> None:
-        """Let go of answered requests: with long deadlines they would pile up until those have passed."""
-        self._deadlines = [entry for entry in self._deadlines if not entry[2].finished]
-        heapq.heapify(self._deadlines)
+        return min(self._next_beat, self._hedger.due(), self._deadlines.due())
 
     def pump(self) -> None:
         """Read answers, link events and deadlines; beat when it is time."""
@@ -169,9 +169,8 @@ class Pool:
         for member in self._members.values():
             member.close()
         self._members.clear()
-        for _, _, request in self._deadlines:
+        for request in self._deadlines.take_all():
             self._finish(request, ClosedError("the pool was closed while the request was under way"))
-        self._deadlines.clear()
 
     # -- asking
 
@@ -219,7 +218,8 @@ class Pool:
         """Try again what found nobody; any ready member will do, even one that was tried before."""
         waiting, self._waiting = self._waiting, []
         for request in waiting:
-            if not request.finished:
+            # Where it is held by one that has come back, its answer is on the way.
+            if not request.finished and not any(m.state is State.READY for m, _ in request.holders):
                 request.tried.clear()
                 self._ask(request)
 
@@ -254,6 +254,7 @@ class Pool:
             return
         member.health.praise(sent_at, now)
         self.stats.answered += 1
+        self._throttle.note(now, refused=False)
         self.stats.hedges_won += request.hedge is member
         for accused in request.accused:
             self.stats.failing += accused.health.blame(now)
@@ -271,7 +272,7 @@ class Pool:
     def _take_error(self, request: Request, member: Member, error: ScorewireError, now: float) -> None:
         """Ask elsewhere what another member may answer; hand the caller what nobody can mend."""
         if isinstance(error, OverloadedError):
-            member.health.busy_until = now + _BUSY_S
+            member.health.busy_until = now + (error.retry_after or _BUSY_S)
         elif type(error) is ScorewireError or isinstance(error, UnknownReleaseError):
             request.accused.append(member)
         if request.holders:  # another member may still answer it
@@ -285,6 +286,7 @@ class Pool:
         elif not request.finished:
             self.stats.unaffordable += bool(hopeful)
             self.stats.refused += 1
+            self._throttle.note(now, refused=isinstance(error, OverloadedError))
             self._finish(request, error)
 
     def _not_given_up(self, orphans: list[tuple[Request, str]], why: str) -> list[Request]:
@@ -320,7 +322,7 @@ class Pool:
     def _beat(self, now: float) -> None:
         for member in list(self._members.values()):
             if member.beat() >= MISSES and member.state is not State.SILENT:
-                self._ask_elsewhere(self._eject(member))
+                self._fall_silent(member)
             if member.losers:
                 member.forget_losers(now)
             if member.route.balanced:
@@ -338,22 +340,34 @@ class Pool:
             self._part_with(member.endpoint)
             self._meet(member.endpoint)
 
+    def _fall_silent(self, member: Member) -> None:
+        """Ask a member nothing more until it speaks, and others what it holds; its answer still counts."""
+        if member.route.balanced:  # another connection is made in its place, and hears no more of this one
+            self._ask_elsewhere(self._eject(member))
+            return
+        self._leave_out(member)
+        for request in [held for held, _ in member.held.values()]:
+            if len(request.holders) == 1:
+                self.stats.retried += 1
+                self._ask(request)
+
     def _eject(self, member: Member) -> list[Request]:
-        """Ask a member nothing more until it speaks; return what it held."""
+        """Ask a member nothing more until it speaks; return what it held, and what is lost."""
+        self._leave_out(member)
+        return member.give_back()
+
+    def _leave_out(self, member: Member) -> None:
         if member.state is State.READY:
             self.stats.ejected += 1
         member.state = State.SILENT
         self._note_ready()
-        return member.give_back()
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
-            request = heapq.heappop(self._deadlines)[2]
-            if not request.finished:
-                self.stats.expired += 1
-                for member, _ in request.holders:
-                    member.health.measure(now - request.sent_at, now)
-                self._finish(request, self._deadline_error(request))
+        for request in self._deadlines.passed(now):
+            self.stats.expired += 1
+            for member, _ in request.holders:
+                member.health.measure(now - request.sent_at, now)
+            self._finish(request, self._deadline_error(request))
 
     def _deadline_error(self, request: Request) -> ScorewireError:
         if request.asked:

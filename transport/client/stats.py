@@ -14,6 +14,7 @@ class PoolStats:
         answered: requests that were answered.
         refused: requests that ended with an error that a node gave.
         retried: repetitions elsewhere, after a node failed or said no.
+        throttled: requests that were refused here, since the nodes refuse more than they take.
         unaffordable: repetitions that the budget for them did not allow.
         hedged: second askings of slow requests.
         hedges_won: those whose answer came first.
@@ -29,6 +30,7 @@ class PoolStats:
     answered: int = 0
     refused: int = 0
     retried: int = 0
+    throttled: int = 0
     unaffordable: int = 0
     hedged: int = 0
     hedges_won: int = 0

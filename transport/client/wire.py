@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from .errors import ProtocolError, ScorewireError, TooLargeError, TransactionRefusedError, error_from_wire
+from .errors import (
+    OverloadedError,
+    ProtocolError,
+    ScorewireError,
+    TooLargeError,
+    TransactionRefusedError,
+    error_from_wire,
+)
 
 VERSION = 1
 #: Largest message that a node reads and a client sends, in bytes.
@@ -28,6 +35,10 @@ MAX_SOCKET_BYTES = 16 << 20
 MAX_BUDGET_S = (2**32 - 1) / 1e6
 
 _MAGIC = b"SW"
+#: What makes a request a replay: the first entry of its body.
+REPLAY: Mapping[str, str] = {"priority": "replay"}
+#: The same, packed, without the head of the map.
+_REPLAY: bytes = msgpack.packb(REPLAY)[1:]
 _HEADER = struct.Struct("<2sBBIQ")
 
 
@@ -112,18 +123,27 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
     return body
 
 
-def pack_transaction(transaction: Mapping[str, Any], release: int | None = None) -> bytes:
+def is_replay(frame: bytes) -> bool:
+    """Say whether a request may wait for all that is live; the body is not unpacked for it."""
+    start = _HEADER.size + 1
+    return frame[start : start + len(_REPLAY)] == _REPLAY
+
+
+def pack_transaction(
+    transaction: Mapping[str, Any], release: int | None = None, *, replay: bool = False
+) -> bytes:
     """Pack a transaction as the body of a SCORE message.
 
     Args:
         transaction: names to values that msgpack carries (None, bool, int, float, str, bytes, list, map).
         release: score with this release instead of the current one.
+        replay: let it wait for all that is live.
 
     Raises:
         TransactionRefusedError: a value cannot be carried; names the field.
         TooLargeError: the message would be over MAX_MESSAGE_BYTES.
     """
-    body: dict[str, Any] = {"transaction": transaction}
+    body: dict[str, Any] = {**REPLAY, "transaction": transaction} if replay else {"transaction": transaction}
     if release is not None:
         body["release"] = release
     try:
@@ -143,16 +163,21 @@ def too_large(size: int) -> TooLargeError:
 
 def pack_error(error: ScorewireError) -> bytes:
     """Pack an error as the body of an ERROR message."""
-    return pack_body(
-        {"code": error.code, "detail": error.detail, "field": error.field, "rule": error.rule},
-    )
+    body = {"code": error.code, "detail": error.detail, "field": error.field, "rule": error.rule}
+    if isinstance(error, OverloadedError) and error.retry_after:
+        return pack_body({**body, "retry_after": error.retry_after})
+    return pack_body(body)
 
 
 def unpack_error(frame: bytes) -> ScorewireError:
     """Read an ERROR message."""
     body = unpack_body(frame)
     code, detail, field, rule = (str(body.get(name, "")) for name in ("code", "detail", "field", "rule"))
-    return error_from_wire(code or "internal", detail, field, rule)
+    error = error_from_wire(code or "internal", detail, field, rule)
+    retry_after = body.get("retry_after")
+    if isinstance(error, OverloadedError) and isinstance(retry_after, int | float) and retry_after > 0:
+        error.retry_after = float(retry_after)
+    return error
 
 
 def _uncarriable(transaction: Mapping[str, Any], error: Exception) -> TransactionRefusedError:
