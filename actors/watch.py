@@ -9,11 +9,15 @@ from typing import Any
 
 import psycopg
 
+from actors.watchdog import Watchdog
 from governance.errors import GovernanceError
 from governance.watcher import View, Watcher
 from transport.client.loop import Loop
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that the database may take for a word; after that the link is cut, and another one is tried.
+HUNG_S = 12.0
 
 
 class WatchSource:
@@ -36,6 +40,7 @@ class WatchSource:
         self._told = ""
         # A hint that came while a statement ran was read with its result: the descriptor tells of it no more.
         self._look_for_hints = False
+        self._watchdog = Watchdog(watcher.fileno, HUNG_S)
         loop.add(self)
 
     def due(self) -> float:
@@ -68,6 +73,7 @@ class WatchSource:
 
     def close(self) -> None:
         """Let the connection go."""
+        self._watchdog.close()
         with self._unwatched():
             self._watcher.close()
 
@@ -77,7 +83,8 @@ class WatchSource:
             self._loop.unwatch(self._fd)
             self._fd = None
         try:
-            yield
+            with self._watchdog.over():
+                yield
         finally:
             self._fd = self._watcher.fileno()
             if self._fd is not None:

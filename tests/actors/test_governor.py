@@ -108,3 +108,28 @@ def test_a_node_that_joins_late_serves_nothing_before_it_holds_the_current_relea
 
 def loaded(number: int) -> Loaded:
     return Loaded({}, release=number, environment="qa", pipeline={})
+
+
+def test_a_database_that_hangs_is_given_up_and_found_again(
+    dsn: str, release: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from actors import watch
+    from tests.governance.proxy import OutageProxy
+
+    monkeypatch.setattr(watch, "HUNG_S", 1.0)
+    asked: queue.Queue[tuple[str, int]] = queue.Queue()
+    loader = Deaf.start(asked)
+    state = NodeState("scorer-0@here", "qa", "scorer", stale_after_s=0.5)
+    with OutageProxy(dsn) as proxy:
+        governor = GovernorActor.start(proxy.dsn, state, Peers(serving=list, loader=lambda: loader))
+        try:
+            assert asked.get(timeout=30)[1] == release
+            # Links stay open, and nobody answers: no keepalive ends that.
+            proxy.deaf.set()
+            wait_until(lambda: state.stale_s(time.monotonic()))
+            wait_until(lambda: proxy.counted > 1)
+            proxy.deaf.clear()
+            wait_until(lambda: state.stale_s(time.monotonic()) is None)
+        finally:
+            governor.stop()
+            pykka.ActorRegistry.stop_all()

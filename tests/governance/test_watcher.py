@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from governance.backoff import Backoff
-from governance.database import Connection, connect, migrate
+from governance.database import CHANNEL, Connection, connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import beat
 from governance.notify import concerns
 from governance.promotion import promote
 from governance.watcher import View, Watcher
 from tests.governance.conftest import enter
+from tests.governance.proxy import OutageProxy
 
 NEVER_S = 3600.0
 
@@ -127,6 +128,29 @@ def test_a_cut_link_is_noticed_and_what_happened_meanwhile_is_seen(
     promote(connection, environment="qa", stages=stages, by="ann")
     watch(watcher, shows(1))
     assert watcher.connection.info.backend_pid != pid
+
+
+def test_links_that_are_cut_again_and_again_only_delay_what_is_seen(
+    dsn: str, connection: Connection, stages: dict[str, str]
+) -> None:
+    with OutageProxy(dsn) as proxy, closing(Watcher(proxy.dsn, "qa", reread_s=NEVER_S)) as watcher:
+        watch(watcher, lambda _: True)
+        for number in (1, 2, 3):
+            assert proxy.cut() >= 1
+            promote(connection, environment="qa", stages=stages, by="ann")
+            watch(watcher, shows(number))
+
+
+def test_a_hint_is_small_however_long_the_name_of_the_environment_is(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    longest = "e" * 63
+    connection.execute(f"LISTEN {CHANNEL}")
+    promote(connection, environment=longest, stages=stages, by="ann")
+    payloads = [note.payload for note in connection.notifies(timeout=5, stop_after=1)]
+    # PostgreSQL takes less than 8000 bytes; what there is to know is read, and never sent along.
+    assert payloads
+    assert all(len(payload) < 100 and concerns(payload, longest) for payload in payloads)
 
 
 def test_a_missing_schema_is_named_with_what_to_do(empty_dsn: str) -> None:
