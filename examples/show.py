@@ -1,7 +1,8 @@
 """What the demo shows: live card payments, redundant nodes, one killed, the model swapped.
 
-Everything in it is real: PostgreSQL, the node processes, the kill, the promotion. At the end each answer is
-compared with the library that trained the model which gave it.
+Everything in it is real: PostgreSQL, the broker, the node processes, the kill, the promotion. At the end
+each answer is compared with the library that trained the model which gave it, and one is traced and computed
+again.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.table import Table
 
-from actors.config import Settings, load_settings
+from actors.config import KafkaSettings, Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
 from examples.operations import promote_and_wait, register_file, wait_for_nodes
+from examples.tracing import Traced, trace_one
 from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
 from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
+from shadow.broker import EmbeddedBroker
 from transport.client import Answer, AsyncClient, ScorewireError
 
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
+#: The decision rules of the demo.
+DECISIONS = PAYMENT_SPEC.with_name("card_decisions.toml")
 #: Within so many units in the last place a score is the library's: 0 where only additions are made, 1
 #: where an exponential is, since libraries of mathematics differ there.
 ULPS = {"scikit-learn": 0, "lightgbm": 1}
@@ -115,7 +120,9 @@ def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
         narrator.say("starting PostgreSQL")
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
         migrate(postgres.dsn)
-        settings = _settings(directory, postgres.dsn)
+        narrator.say("starting a broker that speaks Kafka's protocol")
+        broker = stack.enter_context(EmbeddedBroker(directory / "broker"))
+        settings = _settings(directory, postgres.dsn, broker.settings)
         narrator.say(
             f"starting {settings.preprocessor.nodes} preprocessors and {settings.scorer.nodes} scorers"
         )
@@ -124,13 +131,20 @@ def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
         first, second = _candidates(directory, settings, spec, narrator)
         features = register_file(settings, PAYMENT_SPEC, "feature_spec", "card-payments")
         addresses = wait_for_nodes(settings)
-        swap_ms = promote_and_wait(settings, {"features": features, "model": first.digest})
+        rules = register_file(settings, DECISIONS, "decision_rules", "card-decisions")
+        stages = {"features": features, "model": first.digest, "decision": rules}
+        swap_ms = promote_and_wait(settings, stages)
         narrator.say(f"{first.title} is live on all nodes {swap_ms:.0f} ms after its promotion")
         show = _Show(settings, host, narrator, addresses, second, seconds, rate)
         traffic = asyncio.run(show.run())
         narrator.say("comparing each score with the library that trained its model")
         models = {first.digest: first, second.digest: second}
-        return _summary(traffic, _mismatches(traffic, spec, models), show)
+        mismatched = _mismatches(traffic, spec, models)
+        narrator.say("waiting for the last answer to come through Kafka to the database")
+        traced = trace_one(settings, [one for one in traffic.outcomes if isinstance(one, Answer)])
+        narrator.say(traced.told)
+        narrator.say(f"computed again from the artifacts in the database: {traced.rescored}")
+        return _summary(traffic, mismatched, show, traced)
 
 
 class _Show:
@@ -200,7 +214,7 @@ class _Show:
         self._narrator.say(f"[green]swapped[/]: the last node took it up after {self.swap_ms:.0f} ms")
 
 
-def _settings(directory: Path, dsn: str) -> Settings:
+def _settings(directory: Path, dsn: str, kafka: KafkaSettings) -> Settings:
     """Write the demo's configuration, as an operator would, and read it."""
     file = directory / "scorewire.toml"
     lines = {
@@ -210,7 +224,10 @@ def _settings(directory: Path, dsn: str) -> Settings:
         "logs": str(directory / "logs"),
     }
     text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
-    file.write_text(text + "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n", encoding="utf-8")
+    text += "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n[kafka]\nreplication = 1\n"
+    text += f"bootstrap_servers = {json.dumps(kafka.bootstrap_servers)}\npartitions = {kafka.partitions}\n"
+    options = ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in kafka.options.items())
+    file.write_text(f"{text}options = {{ {options} }}\n", encoding="utf-8")
     return load_settings(file)
 
 
@@ -266,7 +283,7 @@ def _mismatches(traffic: Traffic, spec: FeatureSpec, models: Mapping[str, Candid
     return wrong
 
 
-def _summary(traffic: Traffic, mismatched: int, show: _Show) -> dict[str, Any]:
+def _summary(traffic: Traffic, mismatched: int, show: _Show, traced: Traced) -> dict[str, Any]:
     p50, p99, p999 = (round(float(q) * 1e3, 3) for q in np.quantile(traffic.seconds, (0.5, 0.99, 0.999)))
     answers = [outcome for outcome in traffic.outcomes if isinstance(outcome, Answer)]
     releases = Counter(str(answer.trace.release) for answer in answers)
@@ -280,4 +297,6 @@ def _summary(traffic: Traffic, mismatched: int, show: _Show) -> dict[str, Any]:
         "swap_ms": round(show.swap_ms, 1),
         "killed": show.killed,
         "releases": dict(sorted(releases.items())),
+        "kept": traced.kept,
+        "rescored": traced.rescored,
     }

@@ -136,7 +136,7 @@ class Outlet:
 
     def close(self, seconds: float) -> None:
         """Wait for Kafka so long at most; what it has not acknowledged then goes to the spool."""
-        if self._producer is not None:
+        if self._producer is not None and (self._pending or self._replaying):
             self._producer.flush(seconds)
         if self._pending:
             self._go_away("the tee stops")

@@ -48,11 +48,11 @@ def left_behind(temporary: Path) -> list[str]:
 
 @pytest.mark.timeout(180)
 def test_the_demo_ends_with_its_facts_and_leaves_nothing_behind(temporary: Path) -> None:
-    demo = start_demo(temporary, "--json", "--seconds", "6", "--rate", "100")
+    demo = start_demo(temporary, "--json", "--seconds", "9", "--rate", "70")
     out, err = demo.communicate(timeout=170)
     assert demo.returncode == 0, err
     facts = json.loads(out)
-    expected = "transactions failed mismatched p50_ms p99_ms p999_ms swap_ms killed releases"
+    expected = "transactions failed mismatched p50_ms p99_ms p999_ms swap_ms killed releases kept rescored"
     assert list(facts) == expected.split()
     assert facts["transactions"] >= 590
     assert (facts["failed"], facts["mismatched"]) == (0, 0)
@@ -61,6 +61,7 @@ def test_the_demo_ends_with_its_facts_and_leaves_nothing_behind(temporary: Path)
     assert facts["killed"].startswith("scorer")
     assert set(facts["releases"]) == {"1", "2"}
     assert sum(facts["releases"].values()) == facts["transactions"]
+    assert (facts["kept"], facts["rescored"]) == (facts["transactions"], "same")
     assert not left_behind(temporary)
 
 
