@@ -69,7 +69,7 @@ class Starter:
     def _start(self) -> None:
         started: Worker | OSError
         try:
-            started = self._stage.start()
+            started = self._stage.take() or self._stage.start()
         except OSError as error:
             started = error
         if self._closed and isinstance(started, Worker):

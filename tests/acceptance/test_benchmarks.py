@@ -53,3 +53,12 @@ def test_every_listener_gets_every_release() -> None:
     facts = json.loads(done.stdout)
     # None of them re-reads by itself in this time: all were hinted at.
     assert (facts["nodes"], facts["read"]) == (40, 1.0)
+
+
+def test_features_by_code_are_those_of_the_spec() -> None:
+    command = [sys.executable, "-m", "benchmarks.code", "--json", "--calls", "200"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["features"] == 26
+    assert all(facts[name]["us_p99"] >= facts[name]["us_p50"] > 0 for name in ("spec", "function", "worker"))

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from actors.config import KafkaSettings
+from governance.artifacts import register
 from governance.backoff import Backoff
 from shadow.errors import CandidateDiedError, CandidateWaitsError, ShadowBrokenError
 from shadow.process import CandidateProcess, Limits
 from shadow.runner import IN_A_ROW, Poison, ShadowRunner
+from tests.models.code.wheels import build as build_wheel
+from tests.models.code.wheels import features_declared
 from tests.shadow.hostile import PROGRAM
 from tests.shadow.world import World, build
 
@@ -133,3 +137,40 @@ def test_it_gives_way_when_the_node_stops() -> None:
     stop = threading.Event()
     stop.set()
     assert ShadowRunner(Doomed, stop).evaluate([b""]) is None
+
+
+def test_a_candidate_that_is_code_works_and_fails_in_a_worker_of_its_own(
+    world: World, tmp_path: Path
+) -> None:
+    source = """
+    import os
+    def features(transaction):
+        if transaction["do"] == "die":
+            os._exit(1)
+        if transaction["do"] == "loop":
+            while True:
+                pass
+        return [transaction["amount"], transaction["age"]]
+    """
+    golden = {"id": "1", "amount": 2, "age": 30, "do": ""}
+    declared = features_declared(golden, [2, 30], ["amount", "age"])
+    with world.connect() as connection:
+        wheel = build_wheel(tmp_path / "wheels", source, declared)
+        digest = register(connection, wheel, kind="code_package", name="code", by="ann").digest
+    settings = world.settings.model_copy(update={"allow_unsigned_code": True})
+    limits = replace(LIMITS, cpu_s=20.0, hang_s=60.0)
+    process = CandidateProcess({"features": digest}, settings, limits)
+    try:
+        results = process.evaluate(doing(world, "", "die", "", "loop", ""))
+        assert [isinstance(one, list) for one in results] == [True, False, True, False, True]
+        assert "ended with 1" in results[1]
+        assert "budget_ms" in results[3]
+        # Nothing but its workers went.
+        again = [one[:3] for one in process.evaluate(doing(world, ""))]
+        assert again == [results[0][:3]]
+        children = psutil.Process(process.pid).children()
+        assert children
+    finally:
+        process.stop()
+    _, left = psutil.wait_procs(children, timeout=30)
+    assert not left
