@@ -11,7 +11,9 @@ day, around noon, amounts around its own mean. Its three patterns of fraud are h
 2. some terminals are compromised for 28 days, and all payments there are fraud;
 3. some customers' cards leak for 14 days, and a third of their payments is fraud, five times as dear.
 
-A fourth is ours: a stolen card is tested by night with a burst of small payments online.
+A fourth is ours: a stolen card is tested by night with a burst of small payments online. And a fifth, which
+starts on a day that is asked for, so that a model which was trained before does not know it: skimmed cards are
+emptied by day in quick bursts of contactless payments just below the amount that asks for no PIN.
 
 The aggregates of the handbook (a customer's payments and mean amount over 1, 7 and 30 days, a terminal's
 payments and share of fraud, known only after 7 days) are fields of each payment here: whoever sends a
@@ -44,6 +46,8 @@ LIMIT = 220.0
 TERMINAL_DAYS, LEAK_DAYS = 28, 14
 #: Per day: terminals that become compromised, cards that leak, cards that are tested by night.
 NEW_TERMINALS, NEW_LEAKS, NEW_TESTS = 0.35, 0.8, 0.5
+#: Per day of the second pattern: cards that are emptied; between which amounts, without a PIN.
+NEW_SKIMS, NO_PIN = 5.0, (38.0, 49.99)
 WINDOWS_DAYS = (1, 7, 30)
 #: Days until it is known whether a payment was fraud.
 DELAY_DAYS = 7
@@ -106,9 +110,15 @@ class _History:
 
 
 class _World:
-    """Customers, terminals, and the fraud among them."""
+    """Customers, terminals, and the fraud among them.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: the same one gives the same world.
+        second_from: the day from which cards are skimmed, too; None for never.
+    """
+
+    def __init__(self, seed: int, second_from: int | None = None) -> None:
+        self.second_from = second_from
         self.random = np.random.default_rng(seed)
         random = self.random
         self.means = random.uniform(5, 100, CUSTOMERS)
@@ -132,6 +142,9 @@ class _World:
                 payments.append(self._pay(customer, day, second))
         for customer in random.integers(0, CUSTOMERS, random.poisson(NEW_TESTS)).tolist():
             payments += self._test_card(customer, day)
+        if self.second_from is not None and day >= self.second_from:
+            for customer in random.integers(0, CUSTOMERS, random.poisson(NEW_SKIMS)).tolist():
+                payments += self._empty_card(customer, day)
         return sorted(payments, key=lambda entry: entry[0])
 
     def _new_fraud(self, day: int) -> None:
@@ -172,6 +185,17 @@ class _World:
             for second in seconds.tolist()
         ]
 
+    def _empty_card(self, customer: int, day: int) -> list[tuple[float, Payment, bool]]:
+        random = self.random
+        seconds = random.uniform(9, 20) * 3600 + np.cumsum(random.exponential(90, random.integers(4, 10)))
+        # Far from where the customer lives, at one counter after another.
+        terminals = random.integers(0, TERMINALS, len(seconds)).tolist()
+        amounts = random.uniform(*NO_PIN, len(seconds)).tolist()
+        return [
+            (day * DAY_S + second, self._payment(customer, terminal, amount, "contactless"), True)
+            for second, terminal, amount in zip(seconds.tolist(), terminals, amounts, strict=True)
+        ]
+
     def _payment(self, customer: int, terminal: int, amount: float, channel: str) -> Payment:
         return {
             "customer_id": customer,
@@ -182,9 +206,9 @@ class _World:
         }
 
 
-def _run(seed: int, start: str) -> Iterator[tuple[Payment, bool]]:
+def _run(seed: int, start: str, second_from: int | None = None) -> Iterator[tuple[Payment, bool]]:
     """Yield payments and whether each is fraud, endlessly, in order of time."""
-    world, history = _World(seed), _History()
+    world, history = _World(seed, second_from), _History()
     origin = datetime.fromisoformat(start).replace(tzinfo=UTC).timestamp()
     number = day = 0
     while True:
@@ -196,13 +220,21 @@ def _run(seed: int, start: str) -> Iterator[tuple[Payment, bool]]:
         day += 1
 
 
-def simulate(*, n: int, seed: int, start: str = "2026-01-01") -> tuple[list[Payment], NDArray[np.uint8]]:
+def simulate(
+    *, n: int, seed: int, start: str = "2026-01-01", second_from: int | None = None
+) -> tuple[list[Payment], NDArray[np.uint8]]:
     """Simulate n payments in order of time.
+
+    Args:
+        n: how many.
+        seed: the same one gives the same payments.
+        start: the first day.
+        second_from: the day, counted from 0, on which the second pattern of fraud starts; None for never.
 
     Returns:
         the payments, ready for JSON, and uint8 [n], 1 where a payment is fraud.
     """
-    pairs = list(islice(_run(seed, start), n))
+    pairs = list(islice(_run(seed, start, second_from), n))
     return [payment for payment, _ in pairs], np.array([fraud for _, fraud in pairs], np.uint8)
 
 
@@ -218,10 +250,13 @@ def main() -> None:
     )
     parser.add_argument("--n", type=int, default=1_000, help="how many payments")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same payments")
+    parser.add_argument(
+        "--second-from", type=int, metavar="DAY", help="the day, from 0, on which a second pattern starts"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the payments go, as JSON lines")
     parser.add_argument("--labels", type=Path, help="where their labels go, as CSV: id,fraud")
     arguments = parser.parse_args()
-    payments, labels = simulate(n=arguments.n, seed=arguments.seed)
+    payments, labels = simulate(n=arguments.n, seed=arguments.seed, second_from=arguments.second_from)
     arguments.out.write_text("".join(json.dumps(payment) + "\n" for payment in payments), encoding="utf-8")
     if arguments.labels:
         with arguments.labels.open("w", encoding="utf-8", newline="") as file:

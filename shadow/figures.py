@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, Final
 
 from governance.database import Connection
@@ -98,7 +99,7 @@ def work_out(reading: Reading, options: Options, *, first: str = "") -> Figures:
     parts = {
         "kind": "diff" if first else "shadow",
         "names": {"champion": first or "champion", "shadow": reading.shadow["name"]},
-        "at": reading.at.isoformat(),
+        "at": reading.at.astimezone(UTC).isoformat(),
         "shadow": _facts(reading.shadow),
         "budget": budget,
         "budget_from": _budget_from(options, summary),
@@ -126,7 +127,7 @@ def work_out(reading: Reading, options: Options, *, first: str = "") -> Figures:
 
 
 def _facts(shadow: Mapping[str, Any]) -> dict[str, Any]:
-    times = {name: shadow[name].isoformat() for name in ("started_at", "state_at")}
+    times = {name: shadow[name].astimezone(UTC).isoformat() for name in ("started_at", "state_at")}
     names = ("id", "environment", "name", "overrides", "sample", "amount_field", "state", "state_reason")
     return {**{name: shadow[name] for name in names}, **times, "started_by": shadow["started_by"]}
 

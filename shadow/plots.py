@@ -64,7 +64,7 @@ def trend(parts: Mapping[str, Any]) -> str:
     """Draw results and flips over time."""
     found = parts["trend"]
     decided = parts["matrix"]["decided"] > 0
-    names = [one["when"].replace("T", " ")[5:] + ("h" if "T" in one["when"] else "") for one in found]
+    names = [_moment(one["when"]) for one in found]
 
     def draw(axis: Any) -> None:
         places = range(len(found))
@@ -85,6 +85,12 @@ def trend(parts: Mapping[str, Any]) -> str:
         other.grid(visible=False)
 
     return _svg(draw, "Results and what differs over time", width=9.4, height=2.4)
+
+
+def _moment(when: str) -> str:
+    """Return 23:59 of a minute, 01-31 23h of an hour, and 01-31 of a day."""
+    day, _, time = when.partition("T")
+    return time if ":" in time else f"{day[5:]} {time}h" if time else day[5:]
 
 
 def distributions(parts: Mapping[str, Any]) -> str:

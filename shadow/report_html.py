@@ -83,11 +83,7 @@ def _tiles(numbers: Mapping[str, float]) -> list[dict[str, Any]]:
             "text": text,
             "value": write(numbers[name]) if name in numbers else "not known yet",
             "known": name in numbers,
-            "interval": (
-                f"{write(numbers[f'{name}_low'])} to {write(numbers[f'{name}_high'])}"
-                if f"{name}_low" in numbers
-                else ""
-            ),
+            "interval": wording.span(write, numbers, name) if f"{name}_low" in numbers else "",
         }
         for name, text, write in shown
     ]

@@ -60,7 +60,8 @@ def subtitle(parts: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
     if numbers["observations"]:
         span = f", answered from {wording.moment(covered['first'])} to {wording.moment(covered['last'])} UTC"
     part = f", {wording.percent(shadow['sample'])} of the transactions" if shadow["sample"] < 1 else ""
-    return f"{shadow['state']} since {shadow['state_at'][:19]}; {results} results{part}{span}"
+    since = shadow["state_at"][:19].replace("T", " ")
+    return f"{shadow['state']} since {since} UTC; {results} results{part}{span}"
 
 
 def headline(parts: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from shadow.reading import Reading
 from shadow.slices import Found
 from shadow.statistics import stability_of_buckets
 from shadow.summary import Document
+from shadow.summary_schema import HOURS, MINUTES
 
 Numbers = NDArray[np.float64]
 
@@ -27,9 +28,11 @@ SIDES: Final = ("champion", "shadow")
 
 
 def trend(summary: Document) -> list[dict[str, Any]]:
-    """Return hours, or days where there are more hours than are kept, each with its results and flips."""
-    hours = (summary["last"] or 0) // 3_600_000_000 - (summary["first"] or 0) // 3_600_000_000
-    kept = summary["hours"] if hours < len(summary["hours"]) + 24 else summary["days"]  # with gaps
+    """Return minutes, hours or days, the finest of which all are kept, each with its results and flips."""
+    if summary["last"] is None:
+        return []
+    minutes = (summary["last"] - summary["first"]) / 60e6
+    kept = "minutes" if minutes < MINUTES else "hours" if minutes < 60 * HOURS else "days"
     return [
         {
             "when": when,
@@ -37,7 +40,7 @@ def trend(summary: Document) -> list[dict[str, Any]]:
             "flip_rate": sums[1] / sums[0],
             "mean_difference": sums[3] / max(sums[2], 1) / 1e6,
         }
-        for when, sums in sorted(kept.items())
+        for when, sums in sorted(summary[kept].items())
     ]
 
 

@@ -10,8 +10,8 @@ from shadow.mergeable import Bag, Extreme, Newest, Record, Same, Sum, Sums, Top
 EPSILONS: Final = ("1e-06", "0.001", "0.01", "0.1")
 #: How many names a bag keeps: fields, values of a field, features, reason codes, outputs and stages.
 FIELD_NAMES, VALUES, FEATURE_NAMES, CODES, NAMES = 64, 128, 256, 256, 32
-#: How many transactions are told one by one, and how many hours and days.
-MOST_DIFFERENT, HOURS, DAYS = 50, 72, 400
+#: How many transactions are told one by one, and how many minutes, hours and days.
+MOST_DIFFERENT, MINUTES, HOURS, DAYS = 50, 120, 72, 400
 
 _COUNTS: Final = Bag(2000, Sum())  # of buckets: their scale has fewer
 _PAIR: Final = Record({"champion": _COUNTS, "shadow": _COUNTS})
@@ -47,6 +47,7 @@ SUMMARY: Final = Record(
         "drift": Bag(FEATURE_NAMES, FEATURE),
         "different": Top(MOST_DIFFERENT),  # by difference of scores
         "dearest": Top(MOST_DIFFERENT),  # other outcomes, by amount
+        "minutes": Newest(MINUTES, GROUP),
         "hours": Newest(HOURS, GROUP),
         "days": Newest(DAYS, GROUP),
         "releases": Newest(NAMES, Sum()),  # the champion's, ten digits wide so that they sort

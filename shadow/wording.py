@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +22,9 @@ def amount(value: float) -> str:
 
 def score(value: float | None) -> str:
     """Write a score."""
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if 0.001 <= abs(value) <= 1 or not value else f"{value:.4g}"  # noqa: PLR2004
 
 
 def us(value: float) -> str:
@@ -49,7 +51,13 @@ def interval(numbers: Mapping[str, float], name: str, *, as_percent: bool = Fals
     write = of_shares if as_percent else _plain
     if f"{name}_low" not in numbers:
         return write(numbers[name])
-    return f"{write(numbers[name])} ({write(numbers[f'{name}_low'])} to {write(numbers[f'{name}_high'])})"
+    return f"{write(numbers[name])} ({span(write, numbers, name)})"
+
+
+def span(write: Callable[[float], str], numbers: Mapping[str, float], name: str) -> str:
+    """Write a figure's interval without its unit: 0.91 to 0.95."""
+    low, high = (write(numbers[f"{name}_{end}"]).split(" ")[0] for end in ("low", "high"))
+    return f"{low} to {high}"
 
 
 def _plain(value: float) -> str:

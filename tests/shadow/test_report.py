@@ -132,7 +132,7 @@ def test_a_page_asks_nothing_of_any_other_place(connection: Connection, shadows:
     policy = next(a["content"] for tag, a in tags.tags if tag == "meta" and "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'")
-    assert sum(tag == "svg" for tag, _ in tags.tags) == 7
+    assert sum(tag == "svg" for tag, _ in tags.tags) == 8
     assert "prefers-color-scheme: dark" in html
     for heading in ("With labels", "Agreement", "Decisions", "most different", "Slices", "Drift", "Coverage"):
         assert heading in tags.text
