@@ -91,6 +91,9 @@ class Browser:
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._ask(f"{domain}.enable")
+        # A window is never narrower than 500 pixels; what the page is told is.
+        size = {"width": self._width, "height": self._height, "deviceScaleFactor": 1, "mobile": False}
+        self._ask("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
         return self

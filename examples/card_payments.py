@@ -12,8 +12,8 @@ day, around noon, amounts around its own mean. Its three patterns of fraud are h
 3. some customers' cards leak for 14 days, and a third of their payments is fraud, five times as dear.
 
 A fourth is ours: a stolen card is tested by night with a burst of small payments online. And a fifth, which
-starts on a day that is asked for, so that a model which was trained before does not know it: skimmed cards are
-emptied by day in quick bursts of contactless payments just below the amount that asks for no PIN.
+starts on a day that is asked for, so that a model that was trained before does not know it: skimmed cards
+are emptied by day in quick bursts of contactless payments just below the amount that asks for no PIN.
 
 The aggregates of the handbook (a customer's payments and mean amount over 1, 7 and 30 days, a terminal's
 payments and share of fraud, known only after 7 days) are fields of each payment here: whoever sends a

@@ -105,7 +105,7 @@ def _likeness(numbers: Numbers, first: str) -> Iterator[Finding]:
         yield "known", f"It does not approve {shadow} of the transactions, {first} {champion}."
     if numbers.get("psi", 0) >= _MOVED:
         psi = interval(numbers, "psi")
-        text = f"The distribution of scores is another one (PSI {psi}): thresholds of rules"
+        text = f"The distribution of scores is another one, PSI {psi}: thresholds of rules"
         yield "unsure", f"{text} that were set for {first} mean something else here."
 
 
@@ -157,7 +157,8 @@ def _cost(numbers: Numbers, first: str) -> Iterator[Finding]:
     if ratio is None:
         return
     level = "bad" if ratio > _SLOWER else "known"
-    yield level, f"Its stages take {ratio:.2f} times as long as {first}'s (median, of stages that both ran)."
+    text = f"Its stages take {ratio:.2f} times as long as {first}'s"
+    yield level, f"{text} (median, of stages that both ran; a shadow scores in batches)."
 
 
 def _verdict(numbers: Numbers) -> str:
@@ -189,8 +190,6 @@ def _unknown(numbers: Numbers, parts: Mapping[str, Any]) -> Iterator[str]:
         yield "Decisions: one of the pipelines has no decision rules, so that only scores can be compared."
     if "latency_ratio" not in numbers:
         yield "Cost: no stage was run by both, so that their times cannot be compared."
-    if not parts["drift"]:
-        yield "Feature drift: the shadow takes its features from the live record."
     yield from _unknown_of_labels(numbers)
 
 

@@ -213,7 +213,9 @@ def gains(found: Labelled, budget: float, *, seed: int = 0) -> Gains:
     drawn = []
     curves = []
     for _ in range(REPLICATES):
-        again = [model.curve(weight * _drawn(random, found.positive)) for model in models]
+        # The same for both: they are compared on the same transactions.
+        times = weight * _drawn(random, found.positive)
+        again = [model.curve(times) for model in models]
         drawn.append([_at_budget(curve, budget) for curve in again])
         curves.append(again[1].at(SHARES, again[1].money) - again[0].at(SHARES, again[0].money))
     mine = np.array([_at_budget(champion, budget), _at_budget(shadow, budget)])

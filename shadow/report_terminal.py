@@ -166,7 +166,9 @@ def _slices(found: Mapping[str, Any]) -> Table:
         for one in found["slices"][:_ROWS]
     ]
     columns = ("", "results", "flips", "elsewhere", "mean difference", "elsewhere")
-    return _table(f"Slices unlike all others, of {found['looked_at']} that were looked at", columns, rows)
+    return _table(
+        f"Slices that differ more than all others, of {found['looked_at']} that were looked at", columns, rows
+    )
 
 
 def _rate(value: float | None) -> str:

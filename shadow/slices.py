@@ -1,4 +1,4 @@
-"""Where a shadow differs most: the values of fields whose results differ unlike those of all others."""
+"""Where a shadow differs most: the values of fields whose results differ more than all others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Found:
 
     Attributes:
         looked_at: how many slices had enough results.
-        slices: those that are not chance, the most unlike the others first.
+        slices: those that differ more than all others and not by chance, the furthest first.
         partly: fields with more values than are counted one by one.
     """
 
@@ -59,7 +59,7 @@ class Found:
 
 
 def find_slices(summary: Mapping[str, Any], *, most: int = 20) -> Found:
-    """Return the slices whose flips (or differences of scores, where nothing is decided) are not chance.
+    """Return the slices with more flips (or differences of scores, where nothing is decided) than others.
 
     Each slice is compared with all other results, by the test of two proportions or by Welch's; the p-values
     are corrected for their number by Benjamini and Hochberg (1995). Slices overlap, so that one cause may
@@ -77,7 +77,8 @@ def find_slices(summary: Mapping[str, Any], *, most: int = 20) -> Found:
     by_flips = summary["decided"] > 0
     effect, p_values = _proportions(table, rest) if by_flips else _means(table, rest)
     corrected = stats.false_discovery_control(p_values)
-    unlike = [i for i in np.argsort(-np.abs(effect), kind="stable") if corrected[i] <= FALSE_DISCOVERIES]
+    order = np.argsort(-effect, kind="stable").tolist()
+    unlike = [i for i in order if effect[i] > 0 and corrected[i] <= FALSE_DISCOVERIES]
     found = tuple(
         _slice(names[i], table[i], rest[i], float(corrected[i]), decided=by_flips) for i in unlike[:most]
     )
@@ -121,13 +122,13 @@ def _proportions(table: NDArray[np.float64], rest: NDArray[np.float64]) -> tuple
 
 
 def _means(table: NDArray[np.float64], rest: NDArray[np.float64]) -> tuple[Any, Any]:
-    """Return differences of mean differences of scores and their two-sided p-values, by Welch's test."""
+    """Return how much further mean differences of scores are from none, and p-values by Welch's test."""
     n, m = np.maximum(table[:, 2], 1), np.maximum(rest[:, 2], 1)
     mean, others = table[:, 3] / n / 1e6, rest[:, 3] / m / 1e6
     variance = np.maximum(table[:, 4] / n / 1e6 - mean**2, 0) / n
     variance += np.maximum(rest[:, 4] / m / 1e6 - others**2, 0) / m
     safe = (table[:, 2] >= FEWEST) & (rest[:, 2] >= FEWEST)
-    return mean - others, _two_sided(mean - others, np.sqrt(variance), safe)
+    return np.abs(mean) - np.abs(others), _two_sided(mean - others, np.sqrt(variance), safe)
 
 
 def _two_sided(effect: NDArray[np.float64], deviation: NDArray[np.float64], safe: NDArray[np.bool_]) -> Any:

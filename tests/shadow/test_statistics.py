@@ -168,6 +168,16 @@ def test_gains_at_the_budget_are_those_of_counting_by_hand() -> None:
     assert (result.bands[0] <= result.bands[1]).all()
 
 
+def test_gains_are_of_the_same_transactions_drawn_for_both() -> None:
+    found = fraud(40, 360, 9)
+    result = gains(found, 0.05)
+    # With all alerted both catch all of it, whatever was drawn.
+    assert np.abs(result.bands[:, -1]).max() == pytest.approx(0, abs=1e-6)
+    same = gains(Labelled(found.champion, found.champion, found.positive, found.amount, 40, 360), 0.05)
+    for gain in (same.precision[2], same.recall[2], same.money[2]):
+        assert (gain.low, gain.value, gain.high) == (0, 0, 0)
+
+
 def test_weights_make_up_for_fewer_negatives() -> None:
     whole = fraud(400, 40_000, 10)
     kept = whole.positive | (np.arange(len(whole.positive)) % 10 == 0)
