@@ -17,7 +17,7 @@ from models.features.fields import FieldRecipe
 from models.features.profile import FieldProfile, Profile
 
 #: Fields that are counted for each transaction, on average: about a microsecond.
-FIELDS_A_TRANSACTION = 6
+FIELDS_A_TRANSACTION = 4
 #: A share below this counts as this: a bin that was empty in training is no infinite drift.
 _LEAST_SHARE = 1e-4
 

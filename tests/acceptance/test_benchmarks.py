@@ -34,6 +34,15 @@ def test_the_forest_is_scored_by_all_engines_alike(tmp_path: Path) -> None:
     assert facts["limit"]["limit_us"] > 0
 
 
+def test_features_are_computed_alike_by_all() -> None:
+    command = [sys.executable, "-m", "benchmarks.features", "--json", "--sizes", "20"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr  # it compares what they compute
+    (size,) = json.loads(done.stdout)["sizes"]
+    assert size["features"] == 20
+    assert set(size["us"]) >= {"spec", "by hand", "scikit-learn", "pandas"}
+
+
 def test_an_engine_that_cannot_load_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,52 @@ def test_the_commands_and_the_code_of_the_page_of_models_run(tmp_path: Path) -> 
     assert np.array_equal(names["scores"], forest.predict_proba(x))
 
 
+def test_the_commands_and_the_code_of_the_page_of_features_run(tmp_path: Path) -> None:
+    import pandas as pd
+    import skops.io
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    page = (ROOT / "docs/features.md").read_text()
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "payments.toml").write_text(text)
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(code, names)
+    spec, vector = names["spec"], names["vector"]
+    shown = dict(zip(spec.feature_names, vector.tolist(), strict=True))
+    assert (shown["hour_new_york"], shown["to_mean"], shown["disposable"]) == (17, 3, 1)
+    assert names["matrix"].tobytes() == vector.tobytes() * 1000
+    # A pipeline, a sample and training data for the commands.
+    data = pd.DataFrame({"amount": [1.0, 20, 3, 40] * 20, "kind": ["a", "b", "c", "b"] * 20})
+    columns = make_column_transformer((StandardScaler(), ["amount"]), (OneHotEncoder(), ["kind"]))
+    model = make_pipeline(columns, RandomForestClassifier(3, random_state=0)).fit(data, data["amount"] > 10)
+    skops.io.dump(model, tmp_path / "pipeline.skops")
+    joblib.dump(model, tmp_path / "pipeline.joblib")
+    data.to_json(tmp_path / "sample.jsonl", orient="records", lines=True)
+    (tmp_path / "training.jsonl").write_text((json.dumps(names["payment"]) + "\n") * 20)
+    script = f'set -eu\nrun.py() {{ {sys.executable} {ROOT}/run.py "$@"; }}\n' + "".join(
+        blocks("docs/features.md")
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert load_spec(tmp_path / "payments.json").profile is not None
+    assert json.loads((tmp_path / "payments.schema.json").read_text())["required"][0] == "amount"
+
+
+def test_every_kind_of_the_vocabulary_stands_on_the_page_of_features() -> None:
+    from typing import get_args
+
+    from models.features.vocabulary import AnyKind
+
+    page = (ROOT / "docs/features.md").read_text()
+    for kind in get_args(get_args(AnyKind)[0]):
+        for word in get_args(kind.model_fields["kind"].annotation):
+            assert f"`{word}`" in page, word
+
+
 def test_the_commands_and_the_code_of_the_page_of_governance_run(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
