@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -63,7 +64,7 @@ class ShadowNode:
             self._stop,
         )
         self._letters = DeadLetters(self._kafka, settings.environment, self.node_id)
-        self._outlets = outlets(settings, self._stop)
+        self._outlets = outlets(settings, self.node_id, self._stop)
         self._storing = Storing(
             self._database, Summarise(fold, merge), self._outlets, self._letters, self._stop
         )
@@ -116,6 +117,8 @@ class ShadowNode:
             flow.put(batch)
         while (done := flow.take()) is not None:
             self._commit(done)
+        for outlet in self._outlets:
+            outlet.look()
 
     def _commit(self, batch: Batch, *, wait: bool = False) -> None:
         stream = self._stream
@@ -180,6 +183,7 @@ class ShadowNode:
 
 def run_shadow_node(settings: Settings, index: int) -> int:
     """Run a shadow node until SIGTERM or SIGINT; return the exit code of the process."""
+    os.nice(settings.shadow.nice)  # live nodes of the same host come first
     node = ShadowNode(settings, index)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())

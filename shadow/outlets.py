@@ -39,13 +39,22 @@ class TopicOutlet:
         if not self._sender.send(messages, self._stop):
             raise Stopped
 
+    def look(self) -> None:
+        """Do nothing: nothing is held back."""
+
     def close(self) -> None:
         """Do nothing: what was sent is safe."""
 
 
-def outlets(settings: Settings, stop: threading.Event) -> list[Sink]:
+def outlets(settings: Settings, node_id: str, stop: threading.Event) -> list[Sink]:
     """Return where results go as well, as the configuration says."""
     found: list[Sink] = []
     if settings.shadow.results_topic and settings.kafka is not None:
         found.append(TopicOutlet(settings.kafka, settings.environment, stop))
+    chosen = settings.shadow
+    if chosen.parquet is not None:
+        from shadow.parquet import ParquetOutlet  # noqa: PLC0415 - it is large, and few want files
+
+        directory = chosen.parquet.expanduser()
+        found.append(ParquetOutlet(directory, node_id, int(chosen.parquet_mb * 1e6), chosen.parquet_s, stop))
     return found

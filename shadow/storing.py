@@ -28,6 +28,9 @@ class Sink(Protocol):
     def write(self, rows: Sequence[ResultRow]) -> None:
         """Take results, for good when this returns. The same may come again."""
 
+    def look(self) -> None:
+        """Do what time asks for."""
+
     def close(self) -> None:
         """Finish what is open."""
 

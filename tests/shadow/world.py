@@ -149,8 +149,11 @@ def transaction(number: int) -> dict[str, Any]:
     return {"id": f"tx-{number}", "amount": float(number % 100), "age": number % 7, "channel": "online"}
 
 
-def build(dsn: str, kafka: KafkaSettings, directory: Path, **shadow: Any) -> World:
-    """Make an environment `test` whose champion is promoted, and register candidates."""
+def build(dsn: str, kafka: KafkaSettings, directory: Path, *, live: int = 0, **shadow: Any) -> World:
+    """Make an environment `test` whose champion is promoted, and register candidates.
+
+    Without live nodes records are made here; with some, these answer, and are found in the database.
+    """
     file = directory / "scorewire.toml"
     facts = {"environment": "test", "dsn": dsn}
     facts |= {name: str(directory / name) for name in ("cache", "logs")}
@@ -158,8 +161,9 @@ def build(dsn: str, kafka: KafkaSettings, directory: Path, **shadow: Any) -> Wor
     text += "[kafka]\n" + "".join(_lines(kafka.model_dump(exclude={"options"})))
     text += "[kafka.options]\n" + "".join(_lines(kafka.options))
     text += "[shadow]\n" + "".join(_lines({"batch": 200, **shadow}))
-    # Records are made here, and not by live nodes.
-    text += "".join(f"[{role}]\nnodes = 0\n" for role in ("preprocessor", "scorer", "sink"))
+    text += (
+        f"[preprocessor]\nnodes = {live}\nport = 0\n[scorer]\nnodes = {live}\nactors = 1\n[sink]\nnodes = 0\n"
+    )
     file.write_text(text)
     world = World(load_settings(file), file)
     with world.connect() as connection:
