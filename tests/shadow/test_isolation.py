@@ -40,7 +40,9 @@ def world(kafka: KafkaSettings) -> Iterator[World]:
         directory = Path(name)
         with EmbeddedPostgres(directory / "postgres") as postgres:
             migrate(postgres.dsn)
-            yield build(postgres.dsn, kafka, directory, live=1, cpu_s=1, cpu_ms_record=0, memory_mb=1500)
+            yield build(
+                postgres.dsn, kafka, directory, live=1, nice=1, cpu_s=1, cpu_ms_record=0, memory_mb=1500
+            )
 
 
 @pytest.mark.parametrize(("what", "reason"), [("loop", "CPU time"), ("leak", "memory")])
