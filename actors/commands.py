@@ -140,6 +140,10 @@ def score(
     ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that each transaction may take.")] = 5.0,
     window: Annotated[int, typer.Option(help="Transactions under way at a time.", min=1)] = 64,
+    release: Annotated[
+        int | None,
+        typer.Option(help="A release that the nodes hold.", show_default="the current one, or the canary"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Score a file of transactions on the running system; answers are JSON lines, in the file's order.
@@ -154,7 +158,7 @@ def score(
     try:
         with Client(addresses, deadline=deadline) as client, _progress() as progress:
             task = progress.add_task("scored", total=None if str(file) == "-" else _count(file))
-            for result in client.score_many(_transactions(file), window=window):
+            for result in client.score_many(_transactions(file), window=window, release=release):
                 total += 1
                 failed += isinstance(result, ScorewireError)
                 sink.write(json.dumps(_line(result)) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_nothing_on_the_hot_path_reaches_for_postgres_or_a_disk() -> None:
     files = [ROOT / "actors" / f"{name}.py" for name in hot] + list((ROOT / "transport").rglob("*.py"))
     for file in files:
         assert not roots(file) & {"psycopg", "governance", "confluent_kafka", "sqlite3"}, file
+
+
+def test_what_governance_decides_goes_by_the_clock_of_the_database_alone() -> None:
+    # Partitions by day, and when a model was trained: neither orders anything.
+    allowed = {"transactions.py", "training.py"}
+    for file in (ROOT / "governance").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if file.name not in allowed:
+            assert not re.search(r"time\.time\(|time_ns\(|datetime\.now\(|utcnow\(|date\.today\(", text), file
 
 
 def test_the_client_needs_nothing_of_the_house_and_two_libraries() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,61 @@ def test_a_node_that_fell_silent_is_told_with_for_how_long(connection: Connectio
     assert found["b"] >= 60
     grow_old(connection, "b", 600)
     assert [node.node_id for node, _ in with_silence(connection, "qa")] == ["a"]
+
+
+def test_of_two_who_promote_at_once_one_wins_and_the_other_reads_why(
+    dsn: str, connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    together, said = threading.Barrier(4), []
+
+    def promote_as(name: str) -> None:
+        with connect(dsn) as own:
+            together.wait()
+            try:
+                promote(own, environment="qa", stages=stages, by=name)
+            except RolloutInProgressError as error:
+                said.append(str(error))
+
+    threads = [threading.Thread(target=promote_as, args=(f"p{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 3
+    assert all("qa is being taken to release 1 (rollout 1), which ends by" in one for one in said)
+    assert [one.release.number for one in rollouts(connection, "qa")] == [1]
+
+
+@pytest.mark.parametrize("name", ["promoter", "node"])
+def test_clocks_of_hosts_reorder_nothing(
+    dsn: str, connection: Connection, stages: dict[str, str], name: str
+) -> None:
+    """Hosts whose clocks are days apart promote and acknowledge in turn."""
+
+    def act(skew_s: float) -> None:
+        real, patch = time.time, pytest.MonkeyPatch()
+        patch.setattr(time, "time", lambda: real() + skew_s)
+        patch.setattr(time, "time_ns", lambda: int((real() + skew_s) * 1e9))
+        with connect(dsn) as own:
+            if name == "promoter":
+                promote(own, environment="qa", stages=stages, by=f"{skew_s}")
+            else:
+                enter(own, f"{skew_s}")
+                opened = promote(own, environment="qa", stages=stages, by="ann")
+                assert beat(own, f"{skew_s}", state="ready", release=None, endpoints=())
+                acknowledge(own, opened.id, f"{skew_s}", ready=True, reason="")
+                leave(own, f"{skew_s}")
+
+    for skew_s in (86_400.0, -86_400.0, 0.0, 3e9):
+        process = multiprocessing.get_context("fork").Process(target=act, args=(skew_s,))
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+    found = list(reversed(releases(connection, "qa")))
+    assert [one.number for one in found] == [1, 2, 3, 4]
+    assert [one.created_at for one in found] == sorted(one.created_at for one in found)
+    assert (found[-1].created_at - found[0].created_at).total_seconds() < 60
+    current = current_release(connection, "qa")
+    assert current is not None
+    assert current.number == 4

@@ -162,6 +162,23 @@ def test_a_missing_schema_is_named_with_what_to_do(empty_dsn: str) -> None:
         watch(watcher, lambda _: True)
 
 
+def test_an_older_node_that_meets_a_newer_schema_says_so_and_goes_on_when_it_fits_again(
+    watcher: Watcher, connection: Connection
+) -> None:
+    watch(watcher, lambda _: True)
+    connection.execute("INSERT INTO migration (name, sha256) VALUES ('9999_later', 'x')")
+    assert watcher.connection is not None
+    connection.execute("SELECT pg_terminate_backend(%s)", (watcher.connection.info.backend_pid,))
+    give_up_at = time.monotonic() + 30
+    while "this node is older: deploy the new one" not in watcher.reason:
+        assert time.monotonic() < give_up_at
+        assert watcher.pump() is None
+        time.sleep(0.01)
+    assert not watcher.connected
+    connection.execute("DELETE FROM migration WHERE name = '9999_later'")
+    watch(watcher, lambda _: True)
+
+
 def test_a_server_that_is_killed_or_not_there_is_waited_for(
     stages_of: Callable[[str], dict[str, str]],
 ) -> None:
