@@ -258,13 +258,18 @@ class PreprocessorActor(ServingActor):
 
     def _reply(self, call: _Call, answer: Answer) -> None:
         self._in_flight -= 1
-        packed = pack_answer(answer)
-        if self.listener.answer(call.request, packed) and self._tee is not None:
-            self._copy(self._tee, call, packed)
+        self._answer(call, answer)
         if call.tally is not None:
             call.tally.count(answer.trace.us["total"], answer.score)
         for counter in call.loaded.drift.values():
             counter.see(call.transaction)
+
+    def _answer(self, call: _Call, answer: Answer) -> None:
+        """Let the answer leave; then, and only if somebody waits for it, copy it."""
+        packed = pack_answer(answer)
+        left = self.listener.answer(call.request, packed)
+        if left and self._tee is not None and not call.request.replay:
+            self._copy(self._tee, call, packed)
 
     def _copy(self, tee: TeeSender, call: _Call, answer: bytes) -> None:
         """Hand the parts of an answered transaction to the tee, as they are."""
@@ -281,7 +286,7 @@ class PreprocessorActor(ServingActor):
         self._in_flight -= 1
         if fallback is not None:
             self.fallbacks += 1
-            self.listener.answer(call.request, pack_answer(fallback))
+            self._answer(call, fallback)
         elif isinstance(error, ScorewireError):
             self.listener.refuse(call.request, error)
         else:

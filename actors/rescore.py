@@ -65,6 +65,9 @@ def rescore(evaluator: Evaluator, stored: Transaction) -> Rescored:
     Scores come from the vectors that are stored, so they need nothing that a field policy hides. Features and
     the decision come from the stored transaction, where it still has all fields that they look at.
     """
+    if not stored.scores:
+        why = "no score came in time: this was the fallback answer of the release's rules"
+        return Rescored({}, (Check("scores", None, why),))
     (scores,) = evaluator.score(evaluator.rows([stored.features]))
     checks = [_features(stage, spec, stored, evaluator) for stage, spec in evaluator.specs.items()]
     checks.append(_scores(scores, stored.scores))

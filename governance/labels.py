@@ -291,7 +291,7 @@ def performance(
 ) -> list[Performance]:
     """Return how the decisions of each release stand against labels, the newest release first.
 
-    Only answers of pipelines with decision rules count.
+    Only answers of pipelines with decision rules count, and none that had no score.
 
     Args:
         connection: to the database.
@@ -336,7 +336,7 @@ WITH answered AS (
     FROM label l
     JOIN transaction t ON t.environment = l.environment AND t.id = l.transaction_id
     WHERE l.environment = ANY (%(environments)s) AND t.environment = ANY (%(environments)s)
-        AND t.outcome IS NOT NULL
+        AND t.outcome IS NOT NULL AND cardinality(t.outputs) > 0
         AND (%(since)s::timestamptz IS NULL OR t.at >= %(since)s)
         AND (%(until)s::timestamptz IS NULL OR t.at < %(until)s)
         AND (%(stages)s::jsonb IS NULL OR (

@@ -98,8 +98,14 @@ class Batch:
     counts: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
-def read_batch(messages: Iterable[Message], environment: str) -> Batch:
-    """Read what a broker handed over. A record that cannot be read is dead, and harms no other."""
+def read_batch(messages: Iterable[Message], environment: str, *, fallbacks: bool = False) -> Batch:
+    """Read what a broker handed over. A record that cannot be read is dead, and harms no other.
+
+    Args:
+        messages: what was handed over.
+        environment: whose records they should be.
+        fallbacks: take answers without a score as well; without, they are passed by.
+    """
     batch = Batch()
     for message in messages:
         raw, partition = message.value() or b"", message.partition()
@@ -108,6 +114,8 @@ def read_batch(messages: Iterable[Message], environment: str) -> Batch:
             record = checked(unpack_record(raw), environment)
         except RecordError as error:
             batch.dead.append(dead(message, str(error)))
+            continue
+        if record.fallback and not fallbacks:
             continue
         batch.latest[partition] = record.at
         batch.records.append(Arrived(record, rank_of(record.id), raw, message))
@@ -132,7 +140,7 @@ def checked(record: LiveRecord, environment: str) -> LiveRecord:
         raise RecordError(f"the record's id is longer than {MAX_ID_BYTES} bytes, or holds a NUL")
     if record.release > _LARGEST_RELEASE:
         raise RecordError(f"the record's release {record.release} is none")
-    if not record.scores:
+    if not record.scores and not record.fallback:
         raise RecordError("the record has no score")
     if record.decision is not None and "\0" in record.decision["outcome"]:
         raise RecordError("the record's outcome holds a NUL")

@@ -73,11 +73,12 @@ def live_record(raw: RawRecord, node: str, hash_key: bytes, sampler: Sampler) ->
             pipeline=answer["pipeline"],
             transaction=unpack_policy(raw.policy).apply(transaction, hash_key),
             nodes=answer["nodes"],
-            features=_vectors(_parsed(raw.vectors)),
+            features=_vectors(_parsed(raw.vectors)) if raw.vectors else {},
             scores=answer["scores"],
             decision=answer["decision"],
             us=answer["us"],
             canary=bool(raw.flags & CANARY),
+            fallback=bool(answer.get("fallback", False)),
         )
     except (ProtocolError, ModelError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise RecordError(f"record {raw.seq} of {node}: {type(error).__name__}: {error}") from error

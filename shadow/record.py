@@ -43,6 +43,7 @@ class LiveRecord:
         decision: `outcome` and `reasons`; None where the pipeline has no decision rules.
         us: part of the way to microseconds, as in the answer's trace.
         canary: whether the release was a canary's.
+        fallback: whether no score came in time, and this is what the release's rules say then: no `scores`.
     """
 
     id: str
@@ -59,6 +60,7 @@ class LiveRecord:
     decision: Mapping[str, Any] | None = None
     us: Mapping[str, int] = field(default_factory=dict)
     canary: bool = False
+    fallback: bool = False
 
     def pack(self) -> bytes:
         """Return the record as bytes; the same record gives the same bytes."""
@@ -172,5 +174,6 @@ _FIELDS: Final[dict[str, Callable[[object], bool]]] = {
     "decision": _is_decision,
     "us": _map_of(_is_count),
     "canary": _is_flag,
+    "fallback": _is_flag,
 }
 _REQUIRED: Final = ("id", "node", "seq", "at", "release", "environment", "pipeline")

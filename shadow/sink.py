@@ -115,7 +115,7 @@ class SinkNode:
         room = flow.has_room
         messages = stream.poll(self._settings.sink.batch, _POLL_S if room else _LOOK_S, wanted=room)
         if messages:
-            batch = read_batch(messages, self._settings.environment)
+            batch = read_batch(messages, self._settings.environment, fallbacks=True)
             self._read += len(messages)
             batch.moved = stream.partitions
             flow.put(batch)

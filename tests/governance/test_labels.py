@@ -13,7 +13,7 @@ from governance.promotion import promote
 from governance.transactions import Transaction, make_days, store
 
 NOW = datetime.now(UTC)
-ONE = Transaction("qa", "t0", NOW, "n", 1, 1, outcome="approve")
+ONE = Transaction("qa", "t0", NOW, "n", 1, 1, outcome="approve", scores={"p": 0.5})
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_precision_and_recall_of_each_release(qa: Connection, tmp_path: Path, st
     # t0 was asked again of the next release, and declined there, after it had been approved there too.
     second = replace(ONE, release=2, at=NOW + timedelta(seconds=1))
     store(qa, [second, replace(second, at=NOW + timedelta(seconds=2), outcome="decline")])
-    store(qa, [replace(ONE, id="undecided", outcome=None)])
-    take(qa, tmp_path, "id,label\nt0,1\nt1,1\nt2,0\nt3,1\nt4,0\nother,1\nundecided,1\n")
+    store(qa, [replace(ONE, id="undecided", outcome=None), replace(ONE, id="unscored", scores={})])
+    take(qa, tmp_path, "id,label\nt0,1\nt1,1\nt2,0\nt3,1\nt4,0\nother,1\nundecided,1\nunscored,1\n")
     second_, first = performance(qa, "qa")
     assert (first.labels, first.positives, first.flagged, first.hits) == (5, 3, 3, 2)
     assert (first.declined, first.declined_hits) == (2, 1)

@@ -56,6 +56,13 @@ def test_a_transaction_without_an_id_is_named_by_its_node_and_number() -> None:
     assert record.id == "p/7"
 
 
+def test_a_fallback_answer_is_a_record_without_scores() -> None:
+    answer = msgpack.unpackb(raw().answer) | {"scores": {}, "fallback": True}
+    record = live_record(raw(answer=msgpack.packb(answer), vectors=b""), "p", b"", ALL)
+    assert record is not None
+    assert (record.fallback, dict(record.scores), dict(record.features)) == (True, {}, {})
+
+
 def test_the_policy_is_applied_before_anything_leaves() -> None:
     policy = FieldPolicy(frozenset({"card"}), frozenset({"amount"})).pack()
     record = live_record(raw(policy=policy), "p", b"key", ALL)
@@ -65,7 +72,7 @@ def test_the_policy_is_applied_before_anything_leaves() -> None:
 
 
 @pytest.mark.parametrize("part", ["policy", "request", "vectors", "answer"])
-@given(junk=st.binary(max_size=40))
+@given(junk=st.binary(min_size=1, max_size=40))
 def test_a_part_that_is_junk_is_a_record_error(part: str, junk: bytes) -> None:
     with pytest.raises(RecordError, match="record 7 of p"):
         live_record(raw(**{part: junk}), "p", b"", ALL)

@@ -38,6 +38,7 @@ RECORDS = st.builds(
     decision=st.none() | st.fixed_dictionaries({"outcome": TEXT, "reasons": st.lists(TEXT, max_size=2)}),
     us=st.dictionaries(TEXT, COUNT, max_size=3),
     canary=st.booleans(),
+    fallback=st.booleans(),
 )
 SMALLEST: dict[str, Any] = {
     "v": 1,
