@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from actors.code.stages import CodeFeatures, CodeRules
 from actors.config import load_settings
 from actors.errors import CodeStartError, PipelineMismatchError
 from actors.loading import PipelineLoader
+from actors.rescore import rescore
 from governance.artifacts import find_any, register
 from governance.database import Connection, connect
 from governance.errors import PromotionRefusedError, SignatureError
 from governance.promotion import promote
 from governance.signing import new_key, read_key, sign
+from governance.transactions import Transaction
 from models.errors import GoldenMismatchError, InstallError, LibraryError
 from tests.actors.code.test_live import DECIDE, DECIDE_DECLARED, DECLARED, FEATURES, MODEL, MODEL_DECLARED
 from tests.models.code.wheels import build
@@ -152,3 +156,33 @@ def test_code_is_promoted_for_its_own_stage_alone(connection: Connection, tmp_pa
     assert dict(rollout.release.slots["champion"].stages) == stages
     with pytest.raises(PromotionRefusedError, match="is code for the stage decision"):
         promote(connection, environment="qa", stages={"features": stages["decision"]}, by="ann")
+
+
+def test_an_answer_of_code_is_computed_again_to_the_bit(
+    connection: Connection, load: Load, tmp_path: Path
+) -> None:
+    found = load(stages_of(connection, tmp_path))
+    tx = {"id": "7", "a": 2.25, "b": 1.0, "do": "", "kind": "gift"}
+    vectors = found.vectors(tx)
+    (scores,) = found.score(found.rows([vectors]))
+    stored = Transaction(
+        environment="qa",
+        id="7",
+        at=datetime.now(UTC),
+        node="p",
+        seq=1,
+        release=1,
+        outcome="review",
+        reasons=("gift",),
+        scores=scores,
+        features=vectors,
+        fields=tx,
+    )
+    again = rescore(found, stored)
+    assert [(check.what, check.same) for check in again.checks] == [
+        ("features", True),
+        ("scores", True),
+        ("decision", True),
+    ]
+    other = rescore(found, replace(stored, fields={**tx, "a": 2.5}, outcome="approve", reasons=()))
+    assert [check.same for check in other.checks] == [False, True, False]
