@@ -85,4 +85,5 @@ class HealthActor(MailboxActor):
             "role": state.role,
             "environment": state.environment,
             "release": state.holdings.current,
+            "code": {name: dict(counted()) for name, counted in list(state.code_counters.items())},
         }

@@ -67,6 +67,7 @@ class PreprocessorActor(ServingActor):
         super().__init__(name, state, context, address, wide=wide)
         self._in_flight = 0
         self.code = LiveCode(self.loop, state.code_used, state.code_crew)
+        state.code_counters[name] = self.code.counters
         #: How often a decision rule could not be evaluated for a transaction.
         self.rule_errors = 0
         self._tee: TeeSender | None = None

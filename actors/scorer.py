@@ -40,6 +40,7 @@ class ScorerActor(ServingActor):
         super().__init__(*args, **kwargs)
         self._with_code = 0
         self.code = LiveCode(self.loop, self.state.code_used, self.state.code_crew)
+        self.state.code_counters[self.name] = self.code.counters
 
     def in_flight(self) -> int:
         """Return the number of vectors that are with code."""

@@ -8,10 +8,11 @@ an actor its own endpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Any
 
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
@@ -88,6 +89,7 @@ class NodeState:
         looked_at: when the governance actor last saw what Postgres says (time.monotonic seconds).
         stale_after_s: seconds after that from which on answers say so.
         code_crew: the workers of each package of code in each actor.
+        code_counters: id of each serving actor to what it has counted of code, by package.
         tee: what was answered and its tee has not got yet; None where no copy is kept.
         tee_address: where that tee listens.
         health: where its health is asked, as host:port; "" until somebody answers there.
@@ -103,6 +105,7 @@ class NodeState:
     looked_at: float = math.inf
     stale_after_s: float = math.inf
     code_crew: CodeCrew = field(default_factory=CodeCrew)
+    code_counters: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
     tee: TeeRing | None = None
     tee_address: str = ""
     health: str = ""

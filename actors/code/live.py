@@ -70,8 +70,8 @@ class LiveCode:
             self.submit(stage, payload, deadline, partial(take, name))
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Return what was counted of each package, by its name."""
-        return {workers.stage.name: workers.counters() for workers in self._workers.values()}
+        """Return what was counted of each package, by its name. Safe from any thread."""
+        return {workers.stage.name: workers.counters() for workers in list(self._workers.values())}
 
     def pids(self) -> dict[str, list[int]]:
         """Return the processes of each package, by digest."""

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -19,10 +18,9 @@ from typing import Any, Final
 
 import msgpack
 
+from actors.code.frames import FrameReader, pack_frame
+
 _CHILD: Final = Path(__file__).with_name("child.py")
-_LENGTH: Final = struct.Struct("<I")
-#: Longest frame that a worker may send; more is garbage that the package wrote there.
-_MAX_FRAME: Final = 64 << 20
 _READ: Final = 1 << 18
 #: What of the node's environment a worker sees, beside what is fixed.
 _KEPT: Final = ("LD_LIBRARY_PATH",)
@@ -39,10 +37,6 @@ _FIXED: Final = {
 }
 #: Seconds that a killed process may take to be gone.
 _REAP_S: Final = 5.0
-
-
-class GarbageError(Exception):
-    """Raised when what came over a worker's socket is no frame: the package wrote there."""
 
 
 @dataclass(slots=True)
@@ -103,7 +97,7 @@ class Worker:
         # A package that forks leaves the socket open in another process: its own end is watched as well.
         self._pidfd = os.pidfd_open(self._process.pid)
         self._end = weakref.finalize(self, _end, self._process, ours, self._pidfd)
-        self._in = bytearray()
+        self._in = FrameReader()
         self._out = bytearray()
         self.held: deque[tuple[int, Job]] = deque()
         self.began = 0.0
@@ -135,7 +129,7 @@ class Worker:
             self.began = time.monotonic()
         self.held.append((number, job))
         body = b"\x92" + msgpack.packb(number) + job.payload
-        self._out += _LENGTH.pack(len(body)) + body
+        self._out += pack_frame(body)
         self.flush()
 
     def flush(self) -> None:
@@ -150,7 +144,7 @@ class Worker:
                 return
             del self._out[:sent]
 
-    def frames(self) -> Iterator[Any]:
+    def frames(self) -> Iterator[list[Any]]:
         """Yield the frames that have arrived, without blocking.
 
         Raises:
@@ -166,30 +160,10 @@ class Worker:
             if not chunk:
                 self.closed_at = self.closed_at or time.monotonic()
                 break
-            self._in += chunk
+            self._in.feed(chunk)
             if len(chunk) < _READ:
                 break
-        return self._cut()
-
-    def _cut(self) -> Iterator[Any]:
-        buffer = self._in
-        while len(buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer)
-            if length > _MAX_FRAME:
-                raise GarbageError(f"a frame of {length} bytes")
-            end = _LENGTH.size + length
-            if len(buffer) < end:
-                return
-            # A copy: a buffer that is looked into cannot be cut.
-            body = bytes(buffer[_LENGTH.size : end])
-            del buffer[:end]
-            try:
-                frame = msgpack.unpackb(body)
-            except Exception as error:
-                raise GarbageError(f"a frame that is no msgpack: {error}") from error
-            if not isinstance(frame, list) or not frame:
-                raise GarbageError("a frame that is no list")
-            yield frame
+        return self._in.frames()
 
     def has_died(self) -> bool:
         """Say whether its process has ended."""
@@ -213,8 +187,7 @@ class Worker:
         return f"its process ended with {code}"
 
     def _send(self, frame: Any) -> None:
-        body = msgpack.packb(frame)
-        self._out += _LENGTH.pack(len(body)) + body
+        self._out += pack_frame(msgpack.packb(frame))
         self.flush()
 
 

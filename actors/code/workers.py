@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from actors.code.frames import GarbageError
 from actors.code.stage import CodeStage
 from actors.code.starter import Starter
-from actors.code.worker import GarbageError, Job, Worker
+from actors.code.worker import Job, Worker
 from transport.client.errors import (
     ClosedError,
     CodeFailedError,

@@ -163,6 +163,8 @@ def test_what_code_does_to_one_transaction_is_its_error_alone(
         (CodeFailedError, "crash"),
     ]
     assert (errors[30].field, errors[30].detail) == ("a", "is refused by code")
+    (counted,) = running.state.code_counters["p"]().values()
+    assert (counted["failed"], counted["crashes"], counted["overruns"], counted["refused"]) == (3, 2, 1, 1)
     # The plain release beside it never noticed.
     assert running.client.score({"id": 1, "a": 0.5}, release=1).trace.release == 1
 
