@@ -28,21 +28,23 @@ _STAND_IN = "nobody"
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server of our own, reached through a Unix socket only.
+    """A PostgreSQL server of our own, reached through a Unix socket, and by nothing else unless told so.
 
     As root it runs as `nobody`, and directories on the way to its files are made passable for others.
 
     Args:
         directory: where its data live; made if it is missing. What is there already is used again.
         max_connections: how many at once.
+        listen: an address to listen at as well, for a test's own network: whoever is on it is let in.
 
     Attributes:
         dsn: how to reach it.
     """
 
-    def __init__(self, directory: Path, *, max_connections: int = 200) -> None:
+    def __init__(self, directory: Path, *, max_connections: int = 200, listen: str = "") -> None:
         self._directory = directory.resolve()
         self._connections = max_connections
+        self._listen = listen
         self._data = self._directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
@@ -67,7 +69,7 @@ class EmbeddedPostgres:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 [
                     self._binaries / "postgres",
-                    *("-D", self._data, "-k", str(self._sockets), "-h", ""),
+                    *("-D", self._data, "-k", str(self._sockets), "-h", self._listen),
                     *("-c", f"max_connections={self._connections}", "-c", "shared_buffers=64MB"),
                 ],
                 **self._as_user,
@@ -130,6 +132,9 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(
                 f"initdb failed in {self._data}: {done.stderr.strip() or done.stdout}"
             )
+        if self._listen:
+            with (self._data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
+                rules.write("host all all samenet trust\n")
 
     def _wait_until_it_answers(self) -> None:
         give_up_at = time.monotonic() + START_S
