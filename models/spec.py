@@ -175,8 +175,9 @@ class FeatureSpec:
         """Compute the features of many transactions that come as columns, such as those of a data frame.
 
         Args:
-            columns: field to values, all of the same number; arrays of float64 are taken as they are. A field
-                that is not there is missing in every row.
+            columns: field to values, all of the same number, or a data frame; arrays of float64 are taken as
+                they are, and NaN is missing in columns of anything else too. A field that is not there is
+                missing in every row.
 
         Returns:
             As matrix, of the same transactions as rows.
@@ -185,7 +186,7 @@ class FeatureSpec:
             TransactionError: as matrix.
             ValueError: columns differ in length.
         """
-        sizes = {len(column) for column in columns.values()}
+        sizes = {len(columns[name]) for name in columns}
         if len(sizes) > 1:
             raise ValueError(f"the columns are of {len(sizes)} lengths")
         rows = sizes.pop() if sizes else 0
@@ -275,9 +276,14 @@ class FeatureSpec:
 
 def _raw(column: Sequence[Any] | NDArray[Any]) -> Any:
     """Return a column as an array of float64, or as a list of Python's own values."""
+    if hasattr(column, "to_numpy"):  # a series of pandas
+        column = column.to_numpy()
     if not isinstance(column, np.ndarray):
         return list(column)
-    return column if column.dtype == np.float64 else column.tolist()
+    if column.dtype == np.float64:
+        return column
+    found = column.tolist()
+    return [None if one != one else one for one in found] if column.dtype == object else found  # noqa: PLR0124
 
 
 def load_spec(source: Path | str | bytes) -> FeatureSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -207,10 +208,10 @@ class OneHot(Kind):
         return one_of(self.categories, unknown=self.unknown != "error", missing=self.missing != "error")
 
     def write(self, out: Writer, args: Sequence[str], label: str) -> str:
-        """Look the whole row up: rows are made once."""
+        """Look the whole row up: narrow rows are made once, wide ones when they are asked for."""
         places, unknown, missing = self._entries()
-        eye = [tuple(float(i == k) for i in range(self._width)) for k in range(-1, self._width)]
-        rows = {category: eye[place + 1] for category, place in places.items()}
+        width = self._width
+        made = [_row(place, width) for place in range(-1, width)] if width <= _MADE_ONCE else None
 
         def other(value: Any) -> Any:
             gone = value is None or value != value  # noqa: PLR0124 - NaN alone differs from itself
@@ -220,10 +221,14 @@ class OneHot(Kind):
             if place is None:
                 known = ", ".join(map(str, places))[:200]
                 refuse(label, "unknown_category", f"must be one of {known}; got {shown(value)}")
-            return eye[place + 1]
+            return place
 
-        table, (x,) = out.bind(rows), args
-        return f"{table}[{x}] if {x} in {table} else {out.bind(other)}({x})"
+        table, (x,) = out.bind(places), args
+        place = f"{table}[{x}] if {x} in {table} else {out.bind(other)}({x})"
+        if made is None:
+            return f"{out.bind(functools.partial(_row, width=width))}({place})"
+        # The last of them, which -1 finds, is the row of zeros.
+        return f"{out.bind((*made[1:], made[0]))}[{place}]"
 
     def batch(self, args: Sequence[Column]) -> Column:
         """Set the ones of all rows at once."""
@@ -233,6 +238,17 @@ class OneHot(Kind):
         hit = np.flatnonzero(found >= 0)
         ones[hit, found[hit]] = 1.0
         return ones
+
+
+#: Columns up to which all rows of a one-hot encoding are made at once.
+_MADE_ONCE = 64
+
+
+def _row(place: int, width: int) -> tuple[float, ...]:
+    row = [0.0] * width
+    if place >= 0:
+        row[place] = 1.0
+    return tuple(row)
 
 
 def _column(place: int | str) -> int | None:

@@ -516,6 +516,24 @@ def test_golden_transactions_are_computed_again_and_must_give_the_same() -> None
         refused.check_golden()
 
 
+def test_a_wide_one_hot_encoding_is_like_a_narrow_one() -> None:
+    words = [f"w{number}" for number in range(3000)]
+    spec = spec_of(of("onehot", "t", categories=words, unknown=3000))
+    assert spec.n_features == 3001
+    found = spec.matrix([{"t": "w7"}, {"t": "?"}, {}])
+    assert found.tobytes() == b"".join(spec.packed({"t": text}) for text in ("w7", "?", None))
+    assert (found[0, 7], found[1, 3000], found.sum()) == (1, 1, 2)
+
+
+def test_a_data_frame_is_taken_as_columns() -> None:
+    import pandas as pd
+
+    spec = spec_of(EVERY["numeric"], EVERY["length"], EVERY["flag"])
+    frame = pd.DataFrame({"x": [1.0, np.nan], "t": ["abc", None], "on": [True, False], "more": [1, 2]})
+    rows: list[dict[str, Any]] = [{"x": 1.0, "t": "abc", "on": True}, {"x": None, "t": None, "on": False}]
+    assert spec.columns(frame).tobytes() == spec.matrix(rows).tobytes()
+
+
 def test_columns_are_rows() -> None:
     spec = spec_of(EVERY["numeric"], EVERY["length"], EVERY["difference"])
     found = [{"x": float(i), "y": 2 * i, "t": "a" * (i % 40)} for i in range(10_000)]
