@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import psycopg
 import typer
@@ -120,9 +122,21 @@ def _node(roles: Roles) -> Callable[..., None]:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         if parent_fd is not None:
             watch_parent(parent_fd)
-        raise typer.Exit(roles[role](settings, index, port))
+        _end_process(roles[role](settings, index, port))
 
     return node
+
+
+def _end_process(code: int) -> NoReturn:
+    """End this process without taking the interpreter down piece by piece.
+
+    That takes half a second with a compiler loaded, seconds on a busy host, for each node of a host in turn;
+    nothing that matters is left to be done once the exit functions have run.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would call next
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def score(
