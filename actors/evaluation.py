@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from actors.code.stage import CodeStage
 from actors.code.stages import CodeFeatures, CodeModel, CodeRules
 from models.decision import Decision, DecisionRules
-from models.forest import Forest
 from models.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    # The kernel takes most of a second to load, and the command line needs none of it.
+    from models.forest import Forest
 
 #: The stage of the vector that a model takes which has no features of its own.
 FEATURES: Final = "features"
@@ -29,7 +32,7 @@ VECTOR_DTYPE: Final = np.dtype("<f4")
 Vectors = Mapping[str, bytes]
 #: What each stage may be: data that runs here, or code that runs in workers of its own.
 Features = FeatureSpec | CodeFeatures
-Model = Forest | CodeModel
+Model: TypeAlias = "Forest | CodeModel"
 Rules = DecisionRules | CodeRules
 
 
