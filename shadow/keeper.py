@@ -71,7 +71,7 @@ class Keeper:
     While the database is away the shadows are those that ran when it went.
 
     Args:
-        dsn: the database.
+        dsn: the database itself: it listens there.
         environment: whose shadows.
         node_id: which node.
         sign: gives what to say.
@@ -119,7 +119,9 @@ class Keeper:
     def _look(self) -> None:
         """Look, beat, and wait until there may be something new."""
         if self._connection is None:
-            self._connection = connect(self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S)
+            self._connection = connect(
+                self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S, direct=True
+            )
             self._connection.execute(f"LISTEN {CHANNEL}")
         connection, sign = self._connection, self._sign()
         running = shadows(connection, self._environment, ("running",))

@@ -68,7 +68,7 @@ class ShadowNode:
         self._storing = Storing(
             self._database, Summarise(fold, merge), self._outlets, self._letters, self._stop
         )
-        self._keeper = Keeper(settings.dsn, settings.environment, self.node_id, self._sign)
+        self._keeper = Keeper(settings.direct_dsn, settings.environment, self.node_id, self._sign)
         self._replaying = threading.Thread(
             target=ReplayWorker(settings, self.node_id, self._stopping, program=program).run,
             name="replay",
