@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from governance.database import Connection, connect
+from governance.policy import read_policy
 from shadow.difference import compare
 from shadow.figures import Figures, Options, figures
 from shadow.report_commands import diff_command, report_command
@@ -199,3 +201,34 @@ def test_shadows_without_a_common_transaction_cannot_be_compared(
     done = CliRunner().invoke(app, ["diff", "one", "two"])
     assert done.exit_code == 2
     assert "no transaction in common" in done.stderr
+
+
+def test_the_page_on_reports_names_each_figure_and_its_commands_and_policy_are_right(
+    app: typer.Typer, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    first, second = start_shadow(connection, "retrained"), start_shadow(connection, "bolder")
+    made = make(1_000, shadow=first)
+    put(connection, [replace(row, drift={"a": (1.0, 2.0)}) for row in made.rows])
+    put(connection, make(1_000, shadow=second, better=0.2).rows)
+    put_live(connection, made.rows)
+    put_labels(connection, made, tmp_path)
+    connection.execute(
+        "INSERT INTO shadow_progress (environment, partition, node_id, position, high, behind_s)"
+        " VALUES ('qa', 0, 'n', 10, 10, 0)"
+    )
+    named = set()
+    for row in re.findall(r"^\| (`.*?) \|", text[text.index("## Figures") :], re.MULTILINE):
+        name, *others = re.findall(r"`([a-z0-9_]+)`", row)
+        named |= {name, *(name + other if other.startswith("_") else other for other in others)}
+    assert named == set(figures(connection, first).numbers)
+    policy = tomllib.loads(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    assert read_policy(policy).shadow is not None
+    assert set(policy["shadow"]["figures"]) <= named
+    monkeypatch.chdir(tmp_path)
+    commands = [line for line in text.splitlines() if line.startswith("run.py shadow ")]
+    assert len(commands) == 3
+    for command in commands:
+        done = CliRunner().invoke(app, command.split()[2:])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.html").exists()
