@@ -16,6 +16,7 @@ from shadow.pairs import Bounds, LabelledPairs, Pairs, read_labelled, read_pairs
 from shadow.result import rank_of, sampled
 from shadow.summaries import read_summary
 from shadow.summary import Document
+from shadow.summary_parts import microseconds
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,20 @@ def read(connection: Connection, shadow: int, bounds: Bounds) -> Reading:
             raise ReportError(f"there is no shadow of the number {shadow}: `run.py shadow list` tells them")
         environment = row["environment"]
         summary = read_summary(connection, shadow)
+        progress = connection.execute(
+            "SELECT partition, position, high, behind_s, extract(epoch FROM now() - at)::float8 AS age_s"
+            " FROM shadow_progress WHERE environment = %s ORDER BY partition LIMIT 1000",
+            (environment,),
+        ).fetchall()
+        behind_s = max((place["behind_s"] for place in progress), default=0.0)
         return Reading(
             at=row["read_at"],
             shadow=row,
             summary=summary,
             pairs=read_pairs(connection, shadow, None, bounds),
             labelled=read_labelled(connection, environment, shadow, None, bounds, total=summary["n"]),
-            coverage=_coverage(connection, row, summary, bounds),
-            progress=connection.execute(
-                "SELECT partition, position, high, behind_s, extract(epoch FROM now() - at)::float8 AS age_s"
-                " FROM shadow_progress WHERE environment = %s ORDER BY partition LIMIT 1000",
-                (environment,),
-            ).fetchall(),
+            coverage=_coverage(connection, row, summary, bounds, behind_s),
+            progress=progress,
             nodes=connection.execute(
                 "SELECT node_id, host, extract(epoch FROM now() - beat_at)::float8 AS age_s, counters,"
                 " shadows -> %s AS mine FROM shadow_node WHERE environment = %s"
@@ -127,21 +130,22 @@ _BYTES: Final = 400
 
 
 def _coverage(
-    connection: Connection, shadow: Mapping[str, Any], summary: Document, bounds: Bounds
+    connection: Connection, shadow: Mapping[str, Any], summary: Document, bounds: Bounds, behind_s: float
 ) -> Coverage | None:
     """Look live transactions of the shadow's time up among its results.
 
     Blocks are drawn by chance, as many as hold about enough rows, since looking through all would cost more
-    with every day.
+    with every day. What a replay brought from before the shadow's start counts where there is nothing else,
+    and what the slowest partition has not come to yet does not count: that is lag.
     """
-    first, last = summary["first"], summary["last"]
+    first, last = _time_of(shadow, summary, behind_s)
     size = connection.execute(
         "SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::float8 AS bytes"
         " FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
         " WHERE i.inhparent = to_regclass(quote_ident(transaction_table(%s)))"
         " AND right(c.relname, 8) BETWEEN to_char(to_timestamp(%s / 1e6) AT TIME ZONE 'UTC', 'YYYYMMDD')"
         " AND to_char(to_timestamp(%s / 1e6) AT TIME ZONE 'UTC', 'YYYYMMDD')",
-        (shadow["environment"], first or 0, last or 0),
+        (shadow["environment"], first, last),
     ).fetchone()
     percent = min(100.0, 100.0 * bounds.live * _BYTES / max(size["bytes"] if size else 0.0, 1.0))
     rows = connection.execute(
@@ -156,8 +160,8 @@ def _coverage(
         {
             "percent": percent,
             "environment": shadow["environment"],
-            "first": first or 0,
-            "last": last or 0,
+            "first": first,
+            "last": last,
             "limit": 2 * bounds.live,
             "shadow": shadow["id"],
         },
@@ -166,3 +170,13 @@ def _coverage(
         return None
     due = [row["found"] for row in rows if sampled(rank_of(row["id"]), shadow["sample"])]
     return Coverage(len(rows), len(due), sum(due))
+
+
+def _time_of(shadow: Mapping[str, Any], summary: Document, behind_s: float) -> tuple[int, int]:
+    """Return from when to when live transactions are due, in Unix microseconds."""
+    if summary["last"] is None:
+        return 0, 0
+    started = microseconds(shadow["started_at"])
+    first, last = summary["first"], summary["last"]
+    arrived = microseconds(shadow["read_at"]) - round(behind_s * 1e6)
+    return (max(first, started) if last > started else first), min(last, arrived)

@@ -137,6 +137,20 @@ def test_missing_results_are_seen_and_come_before_any_conclusion(
     assert "missing" in found.parts["next"]
 
 
+def test_what_a_lagging_partition_has_not_come_to_is_lag_and_not_missing(connection: Connection) -> None:
+    made = make(600, shadow=start_shadow(connection))
+    put_live(connection, made.rows)
+    # Every other transaction of the last 200 seconds is in a partition that is as far behind.
+    put(connection, [row for i, row in enumerate(made.rows) if i < 400 or i % 2])
+    connection.execute(
+        "INSERT INTO shadow_progress (environment, partition, node_id, position, high, behind_s)"
+        " VALUES ('qa', 0, 'n', 10, 10, 0), ('qa', 1, 'n', 5, 10, 280)"
+    )
+    numbers = figures(connection, made.rows[0].shadow).numbers
+    assert numbers["coverage"] == 1
+    assert numbers["lag_s"] == 280
+
+
 def test_a_sampling_shadow_owes_results_of_its_sample_alone(connection: Connection) -> None:
     from shadow.result import rank_of, sampled
 
