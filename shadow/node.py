@@ -57,7 +57,7 @@ class ShadowNode:
         self._stopping = threading.Event()  # take nothing more
         self._stop = threading.Event()  # give up what is under way
         limits = limits_of(settings)
-        self._database = Database(settings.dsn, self._stop)
+        self._database = Database(settings.direct_dsn, self._stop)
         self._evaluating = Evaluating(
             lambda shadow: CandidateProcess(shadow.overrides, settings, limits, program),
             lambda: self._keeper.running or (),

@@ -70,7 +70,7 @@ class ReplayWorker:
         self._node_id = node_id
         self._stop = stop
         self._replay = replay
-        self._database = Database(settings.dsn, stop)  # to take parts and to say how far they are
+        self._database = Database(settings.direct_dsn, stop)  # to take parts and to say how far they are
         kafka = settings.kafka
         self._graveyard: Graveyard = (
             DeadLetters(kafka, settings.environment, node_id) if kafka else Uncounted()
@@ -121,7 +121,7 @@ class ReplayWorker:
     def _evaluate(self, part: Part) -> bool:
         """Evaluate and store a part; False if another node has taken it meanwhile."""
         self._shadows = (part.shadow,)
-        database = Database(self._settings.dsn, self._stop)
+        database = Database(self._settings.direct_dsn, self._stop)
         storing = Storing(database, Summarise(fold, merge), [], self._graveyard, self._stop)
         flow: Flow[Batch] = Flow([("evaluate", self._evaluating), ("store", storing)])
         try:

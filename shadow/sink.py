@@ -48,7 +48,7 @@ class SinkNode:
         self.node_id = node_name("sink", index)
         self._stopping = threading.Event()  # take nothing more
         self._stop = threading.Event()  # give up what is under way
-        self._database = Database(settings.dsn, self._stop)
+        self._database = Database(settings.direct_dsn, self._stop)
         letters = DeadLetters(self._kafka, settings.environment, self.node_id)
         self._keeping = Keeping(self._database, settings.environment, letters, self._stop)
         self._stream: LiveStream | None = None

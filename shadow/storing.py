@@ -46,7 +46,7 @@ class Database:
     """A connection that is made again for as long as it takes.
 
     Args:
-        dsn: the database.
+        dsn: the database, with no pool in between.
         stop: set when the node stops.
     """
 
@@ -69,7 +69,7 @@ class Database:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = connect(
-                        self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S
+                        self._dsn, timeout_s=_CONNECT_S, statement_timeout_s=_STATEMENT_S, direct=True
                     )
                 found = work(self._connection)
             except (

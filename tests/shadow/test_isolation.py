@@ -41,7 +41,7 @@ def world(kafka: KafkaSettings) -> Iterator[World]:
         with EmbeddedPostgres(directory / "postgres") as postgres:
             migrate(postgres.dsn)
             yield build(
-                postgres.dsn, kafka, directory, live=1, nice=1, cpu_s=1, cpu_ms_record=0, memory_mb=1500
+                postgres.dsn, kafka, directory, live=1, nice=1, cpu_s=1, cpu_ms_record=0, memory_mb=300
             )
 
 
