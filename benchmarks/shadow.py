@@ -3,8 +3,8 @@
     python -m benchmarks.shadow [--json] [--quick] [--records 20000]
 
 Live records lie in Kafka's topic before anything starts; what is timed begins with the first result that is
-stored and ends with the last, so that neither starts nor the group's forming count. The broker is the embedded
-one, PostgreSQL as well, and both run on the same cores as what is measured.
+stored and ends with the last, so that neither starts nor the group's forming count. The broker is embedded,
+PostgreSQL as well, and both run on the same cores as what is measured.
 
     python -m benchmarks.shadow --faults 100000
 
