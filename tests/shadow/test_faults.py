@@ -11,7 +11,6 @@ import pytest
 from tests.shadow.faults import run
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_each_record_has_one_result_through_all_faults() -> None:
     # Not pytest's own directory, which only its user may enter: PostgreSQL runs as another user than root.
