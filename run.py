@@ -26,7 +26,9 @@ app = typer.Typer(
 app.command(name="demo")(examples.demo.demo)
 _roles = actors.roles.LIVE_ROLES | actors.balancer.BALANCER_ROLES | shadow.roles.SHADOW_ROLES
 actors.commands.register_commands(app, _roles)
-governance.commands.register_commands(app, actors.commands.locate, actors.commands.locate_direct)
+governance.commands.register_commands(
+    app, actors.commands.locate, actors.commands.locate_direct, actors.commands.processes
+)
 actors.trace_commands.register_trace(app, actors.commands.settings_or_exit)
 app.add_typer(
     shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"

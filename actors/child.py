@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,12 +46,16 @@ class Life:
         started: set once on_start is done, or the actor has ended.
         ended: set once the actor's thread does nothing more.
         exit: how it ended; None while it lives.
+        busy_since: since when it is at one message (time.monotonic seconds); None between two.
+        watched: whether it must not be at one message for long.
     """
 
     def __init__(self) -> None:
         self.started = threading.Event()
         self.ended = threading.Event()
         self.exit: Exit | None = None
+        self.busy_since: float | None = None
+        self.watched = False
         self._watchers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -86,10 +91,14 @@ class Child(pykka.ThreadingActor):
     """
 
     use_daemon_thread = True
+    #: Whether the watchdog ends the process when it is at one message for too long; those that wait for a
+    #: database or read large files are not watched.
+    watched = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.life = Life()
+        self.life.watched = self.watched
         # The reference outlives the actor, and so must what is known of its end.
         setattr(self._actor_ref, _LIFE, self.life)
 
@@ -115,6 +124,7 @@ class Child(pykka.ThreadingActor):
         self.life.started.set()
 
     def _handle_receive(self, message: Any) -> Any:
+        self.life.busy_since = time.monotonic()
         try:
             return super()._handle_receive(message)
         except Exception:
@@ -122,6 +132,8 @@ class Child(pykka.ThreadingActor):
         except BaseException as error:
             # Pykka would stop every actor of the process; this is the crash of one.
             raise RuntimeError(f"{type(error).__name__} in {self}") from error
+        finally:
+            self.life.busy_since = None
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         self.life.note(Ending.CRASH, exception_value)

@@ -26,6 +26,7 @@ from actors.balancer import setup_of
 from actors.config import DEFAULT_FILE, Settings, load_settings
 from actors.errors import ConfigError
 from actors.host import Host
+from actors.host_commands import here, register_host_commands
 from actors.launcher import watch_parent
 from actors.roles import Roles
 from governance.database import connect, migrate
@@ -52,6 +53,7 @@ def register_commands(app: typer.Typer, roles: Roles) -> None:
     app.command()(up)
     app.command(name="node", epilog=f"Roles: {', '.join(roles)}.")(_node(roles))
     app.command()(score)
+    register_host_commands(app, settings_or_exit)
 
 
 def settings_or_exit(config: Path | None) -> Settings:
@@ -66,6 +68,11 @@ def locate(config: Path | None) -> tuple[str, str]:
     """Return the database and the environment that a configuration names."""
     settings = settings_or_exit(config)
     return settings.dsn, settings.environment
+
+
+def processes(config: Path | None) -> list[dict[str, Any]]:
+    """Return what is known of the processes on this host; empty where no `up` runs."""
+    return here(settings_or_exit(config))
 
 
 def locate_direct(config: Path | None) -> str:

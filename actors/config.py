@@ -183,6 +183,8 @@ class Settings(BaseSettings):
     allow_unsigned_code: bool = False
     #: Name to public key (base64, as `keys new` prints it); with any, nodes refuse what none has signed.
     trusted_keys: dict[str, str] = Field(default_factory=dict)
+    #: Seconds that an actor may be at one message before its node is replaced.
+    hung_s: Annotated[float, Field(ge=1.0)] = 10.0
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
     code: CodeSettings = CodeSettings()

@@ -7,6 +7,7 @@ ActorError
 ├── LatencyError            a model is slower here than the policy allows: whoever promoted it must act
 ├── CodeStartError          a code package does not load here: whoever promoted it must act
 ├── ScaffoldError           a code package cannot be begun: another name, or another directory
+├── ControlError            a running host cannot do what it was told: whoever told it must act
 ├── StartFailedError        an actor could not start: its supervisor, and in the end the launcher, acts
 └── EscalationError         actors crash too often: the process ends, and the launcher acts
 """
@@ -40,6 +41,10 @@ class CodeStartError(ActorError):
 
 class ScaffoldError(ActorError):
     """Raised when the files of a new code package cannot be written."""
+
+
+class ControlError(ActorError):
+    """Raised when a running host cannot be asked, or cannot do what it was told; says what to do instead."""
 
 
 class StartFailedError(ActorError):

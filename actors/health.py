@@ -30,6 +30,8 @@ class HealthActor(MailboxActor):
         wide: allow an address beyond loopback.
     """
 
+    watched = True
+
     def __init__(
         self,
         state: NodeState,

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors import notify
+from actors.blackbox import write_end
 from actors.supervisor import BOOT_FAILED
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,12 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 PROVEN_S = 10.0
 #: Seconds that all processes together may take to stop.
 STOP_S = 15.0
+#: Seconds after its last sign of life that a process is taken to hang, whatever its own watchdog says; and
+#: seconds that it is then given to write down its stacks.
+SILENT_S, DUMP_S = 20.0, 1.0
 _POLL_S = 0.05
+#: Seconds without a look at the processes after which the launcher itself is lost.
+LOST_S = 10.0
 _EXIT_ORPHANED = 4
 
 
@@ -50,6 +57,29 @@ class ProcessSpec:
 PARENT_FD = "{parent_fd}"
 
 
+@dataclass(frozen=True)
+class ProcessState:
+    """What a launcher knows of a process.
+
+    Attributes:
+        id: its name.
+        pid: its number; None while it is not there.
+        ready: whether it has said that it can do its work.
+        up_s: seconds since it was started.
+        restarts: how often it was started again.
+        last_exit: how it ended last: the exit code, or the signal as a negative number; None if it never did.
+        pause_s: seconds until it is started again.
+    """
+
+    id: str
+    pid: int | None
+    ready: bool
+    up_s: float
+    restarts: int
+    last_exit: int | None
+    pause_s: float
+
+
 class _Kept:
     """A process and its past."""
 
@@ -60,6 +90,23 @@ class _Kept:
         self.pause_s = 0.0
         self.started_at = 0.0
         self.start_at = 0.0
+        self.ready = False
+        #: When it last gave a sign of life; None if it gives none.
+        self.heard_at: float | None = None
+        #: Since when its end by SIGABRT is waited for.
+        self.aborted_at: float | None = None
+        self.last_exit: int | None = None
+        #: It is being replaced: its end is not a death.
+        self.held = False
+
+    def state(self, now: float) -> ProcessState:
+        alive = self.process is not None and self.process.poll() is None
+        pid = self.process.pid if self.process is not None and alive else None
+        pause_s = max(0.0, self.start_at - now) if pid is None and not self.held else 0.0
+        up_s = round(now - self.started_at, 1) if alive else 0.0
+        return ProcessState(
+            self.spec.id, pid, self.ready and alive, up_s, self.restarts, self.last_exit, round(pause_s, 1)
+        )
 
 
 class Launcher:
@@ -77,6 +124,8 @@ class Launcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._read_end, self._write_end = os.pipe()  # neither is inherited unless it is passed on
+        self._ear = notify.Ear()
+        self._looked_at = time.monotonic()
 
     def start(self) -> None:
         """Start all processes, and watch them from a thread of its own."""
@@ -98,6 +147,56 @@ class Launcher:
         with self._lock:
             return {kept.spec.id: kept.restarts for kept in self._kept}
 
+    def looks(self) -> bool:
+        """Say whether its thread still looks after the processes."""
+        return time.monotonic() - self._looked_at < LOST_S
+
+    def states(self) -> list[ProcessState]:
+        """Return what is known of each process, in their order."""
+        now = time.monotonic()
+        with self._lock:
+            return [kept.state(now) for kept in self._kept]
+
+    def add(self, spec: ProcessSpec) -> None:
+        """Start one more process, and keep it running."""
+        with self._lock:
+            kept = _Kept(spec)
+            self._kept.append(kept)
+            self._launch(kept)
+
+    def remove(self, name: str) -> None:
+        """Stop a process in order, and keep it no more."""
+        kept = self._hold(name)
+        self._stop_one(kept)
+        with self._lock:
+            self._kept.remove(kept)
+
+    def replace(self, name: str, spec: ProcessSpec | None = None) -> None:
+        """Stop a process in order and start it again, by another command line if one is given."""
+        kept = self._hold(name)
+        self._stop_one(kept)
+        with self._lock:
+            kept.spec = spec or kept.spec
+            kept.held = False
+            kept.pause_s = 0.0
+            self._launch(kept)
+
+    def _hold(self, name: str) -> _Kept:
+        with self._lock:
+            kept = next((one for one in self._kept if one.spec.id == name), None)
+            if kept is None or kept.held:
+                raise KeyError(name)
+            kept.held = True
+            return kept
+
+    @staticmethod
+    def _stop_one(kept: _Kept) -> None:
+        if kept.process is not None and kept.process.poll() is None:
+            kept.process.terminate()
+            _end(kept.process, time.monotonic() + STOP_S, kept.spec.id)
+            kept.last_exit = kept.process.returncode
+        kept.process = None
+
     def stop(self) -> None:
         """Stop all processes in order: SIGTERM, a deadline, SIGKILL. Stopping twice is harmless."""
         if self._stopping.is_set():
@@ -110,22 +209,39 @@ class Launcher:
             if kept.process is not None and kept.process.poll() is None:
                 kept.process.terminate()
                 _end(kept.process, give_up_at, kept.spec.id)
+        self._ear.close()
         os.close(self._read_end)
         os.close(self._write_end)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_S):
             with self._lock:
+                self._looked_at = time.monotonic()
+                self._listen()
                 for kept in self._kept:
-                    self._look_after(kept)
+                    if not kept.held:
+                        self._look_after(kept)
+
+    def _listen(self) -> None:
+        """Take in what the processes have told."""
+        now = time.monotonic()
+        for pid, words in self._ear.heard():
+            for kept in self._kept:
+                if kept.process is not None and kept.process.pid == pid:
+                    kept.heard_at = now
+                    kept.ready = (kept.ready or notify.READY in words) and notify.STOPPING not in words
 
     def _look_after(self, kept: _Kept) -> None:
         now = time.monotonic()
         if kept.process is not None:
             code = kept.process.poll()
             if code is None:
+                self._end_if_hung(kept, now)
                 return
             kept.process = None
+            kept.last_exit = code
+            with contextlib.suppress(OSError):  # a full disk keeps nobody from being started again
+                write_end(self._logs, kept.spec.id, code)
             if now - kept.started_at > PROVEN_S:
                 kept.pause_s = 0.0
             if code == BOOT_FAILED:
@@ -140,6 +256,19 @@ class Launcher:
             kept.restarts += 1
             self._launch(kept)
 
+    @staticmethod
+    def _end_if_hung(kept: _Kept, now: float) -> None:
+        """End a process that has fallen silent: SIGABRT, so that it writes down its stacks, then SIGKILL."""
+        if kept.process is None or kept.heard_at is None or now < kept.heard_at + SILENT_S:
+            return
+        if kept.aborted_at is None:
+            logger.error("%s gave no sign of life for %.0f s: ended", kept.spec.id, now - kept.heard_at)
+            kept.aborted_at = now
+            kept.process.send_signal(signal.SIGABRT)
+            kept.process.send_signal(signal.SIGCONT)  # one that was stopped writes nothing before it goes on
+        elif now > kept.aborted_at + DUMP_S:
+            kept.process.kill()
+
     def _launch(self, kept: _Kept) -> None:
         argv = [part.replace(PARENT_FD, str(self._read_end)) for part in kept.spec.argv]
         with (self._logs / f"{kept.spec.id}.log").open("ab") as log:
@@ -149,10 +278,12 @@ class Launcher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[self._read_end],
+                env={**os.environ, notify.NOTIFY_SOCKET: self._ear.name},
                 # Ctrl-C at the terminal reaches the launcher alone, which then stops the nodes in order.
                 start_new_session=True,
             )
         kept.started_at = time.monotonic()
+        kept.ready, kept.heard_at, kept.aborted_at = False, None, None
         logger.info("%s runs as process %d", kept.spec.id, kept.process.pid)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pykka
 import zmq
 
+from actors.blackbox import open_box
 from actors.code.limits import CodeCrew
 from actors.config import Settings, node_name, tee_address
 from actors.governor import GovernorActor, Peers
@@ -60,6 +61,7 @@ class Node:
             stale_after_s=settings.stale_after_s,
             code_crew=crew,
         )
+        self._state.box = open_box(settings.logs.expanduser(), f"{role}-{index}")
         if role == "preprocessor" and settings.kafka is not None:
             self._state.tee = TeeRing(int(settings.tee.memory_mb * 1e6))
             self._state.tee_address = tee_address(settings)
@@ -74,6 +76,9 @@ class Node:
                 max_restarts=MAX_RESTARTS,
                 period_s=PERIOD_S,
             ),
+            hung_s=self._settings.hung_s,
+            ready=self._state.is_ready,
+            box=self._state.box,
         )
         # A hung actor may still hold a socket: the process ends, whatever it does.
         self._context.destroy(linger=0)

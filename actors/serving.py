@@ -69,6 +69,7 @@ class ServingActor(MailboxActor):
 
     kind: Kind
     listener: Listener
+    watched = True
 
     def __init__(
         self,
@@ -95,6 +96,12 @@ class ServingActor(MailboxActor):
     @abstractmethod
     def on_batch(self, requests: list[Request]) -> None:
         """Take all requests that have arrived."""
+
+    def _take_batch(self, requests: list[Request]) -> None:
+        if self.state.box is not None:
+            first = requests[0]
+            self.state.box.note(f"{self.name} takes {len(requests)}: {first.caller.hex()}/{first.id}, ...")
+        self.on_batch(requests)
 
     def in_flight(self) -> int:
         """Return the number of requests that are taken and not yet answered."""
@@ -134,7 +141,7 @@ class ServingActor(MailboxActor):
                     self.context,
                     self._address,
                     kind=self.kind,
-                    on_batch=self.on_batch,
+                    on_batch=self._take_batch,
                     ready=self.state.is_ready,
                     busy_s=self.busy_s,
                     wide=self._wide,

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
+from actors.blackbox import BlackBox
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
@@ -94,6 +95,7 @@ class NodeState:
         tee_address: where that tee listens.
         health: where its health is asked, as host:port; "" until somebody answers there.
         leaving: it takes its leave: whoever asks is told so, and callers move on.
+        box: takes notes of what the actors do, for whoever asks later why this node ended.
     """
 
     node_id: str
@@ -110,6 +112,7 @@ class NodeState:
     tee_address: str = ""
     health: str = ""
     leaving: bool = False
+    box: BlackBox | None = None
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

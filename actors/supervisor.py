@@ -17,14 +17,19 @@ from typing import Any, Literal
 
 import pykka
 
+from actors import notify
+from actors.blackbox import BlackBox
 from actors.child import Child, Ending, Exit, life_of
 from actors.errors import EscalationError, StartFailedError
+from actors.node_watchdog import NodeWatchdog
 
 logger = logging.getLogger(__name__)
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
 
+#: Seconds that a watched actor may be at one message.
+HUNG_S = 10.0
 #: Exit codes of a process.
 STOPPED, ESCALATED, BOOT_FAILED = 0, 1, 3
 
@@ -231,7 +236,14 @@ def _stop(ref: pykka.ActorRef[Any]) -> None:
         logger.debug("%s had ended already", ref)
 
 
-def run_top(start: Callable[[], pykka.ActorRef[Any]], *, shutdown_s: float = 20.0) -> int:
+def run_top(
+    start: Callable[[], pykka.ActorRef[Any]],
+    *,
+    shutdown_s: float = 20.0,
+    hung_s: float = HUNG_S,
+    ready: Callable[[], bool] = lambda: True,
+    box: BlackBox | None = None,
+) -> int:
     """Run a supervisor at the top of a process until it ends, or SIGTERM or SIGINT says so.
 
     Call it from the main thread. The signal handler only sets an event; all work is done here.
@@ -239,6 +251,9 @@ def run_top(start: Callable[[], pykka.ActorRef[Any]], *, shutdown_s: float = 20.
     Args:
         start: starts the supervisor.
         shutdown_s: seconds that an orderly stop may take.
+        hung_s: seconds that a watched actor may be at one message, before the process ends with HUNG.
+        ready: says whether the process can do its work; told to whoever started it.
+        box: takes the stacks of a process that hangs.
 
     Returns:
         the process's exit code: STOPPED as asked, ESCALATED, or BOOT_FAILED.
@@ -250,12 +265,16 @@ def run_top(start: Callable[[], pykka.ActorRef[Any]], *, shutdown_s: float = 20.
         wake.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    watchdog = NodeWatchdog(hung_s, ready, box)
     try:
         ref = start()
         life = life_of(ref)
         life.watch(wake.set)
+        watchdog.start()
         while not wake.wait(1.0):  # with a limit, so that Python runs its signal handlers
             pass
+        watchdog.stop()
+        notify.tell(notify.STOPPING)
         if asked.is_set() and not life.ended.is_set():
             _stop(ref)
             if not life.ended.wait(shutdown_s):
@@ -263,6 +282,7 @@ def run_top(start: Callable[[], pykka.ActorRef[Any]], *, shutdown_s: float = 20.
                 return ESCALATED
         return _exit_code(life.exit)
     finally:
+        watchdog.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -54,15 +54,21 @@ from governance.terminal import (
 _LOOK = "Look"
 
 
-def register_commands(app: typer.Typer, locate: Locate, locate_direct: Callable[[Path | None], str]) -> None:
+def register_commands(
+    app: typer.Typer,
+    locate: Locate,
+    locate_direct: Callable[[Path | None], str],
+    processes: Callable[[Path | None], list[dict[str, Any]]] = lambda _: [],
+) -> None:
     """Add this room's sub-commands to the front door.
 
     Args:
         app: the front door.
         locate: finds the database and the environment of a configuration.
         locate_direct: finds the database without a pool in between.
+        processes: tells of the node processes of this host.
     """
-    commands = _Commands(locate, locate_direct)
+    commands = _Commands(locate, locate_direct, processes)
     for command in (commands.postgres, commands.migrate, commands.register):
         app.command(rich_help_panel="Set up")(command)
     for look in (commands.status, commands.releases, commands.history, commands.diff):
@@ -76,9 +82,15 @@ def register_commands(app: typer.Typer, locate: Locate, locate_direct: Callable[
 
 
 class _Commands:
-    def __init__(self, locate: Locate, locate_direct: Callable[[Path | None], str]) -> None:
+    def __init__(
+        self,
+        locate: Locate,
+        locate_direct: Callable[[Path | None], str],
+        processes: Callable[[Path | None], list[dict[str, Any]]],
+    ) -> None:
         self._locate = locate
         self._locate_direct = locate_direct
+        self._processes = processes
 
     def postgres(
         self,
@@ -170,6 +182,7 @@ class _Commands:
             beside = canary(connection, environment)
             waiting = proposals(connection, environment, only_open=True)
             streaming = stream_nodes(connection, environment)
+        local = self._processes(config)
         if as_json:
             facts = {
                 "environment": environment,
@@ -180,6 +193,7 @@ class _Commands:
                 "canary": beside,
                 "proposals": [asdict(proposal) for proposal in waiting],
                 "streams": [asdict(node) for node in streaming],
+                "processes": local,
             }
             typer.echo(to_json(facts))
             return
@@ -198,6 +212,9 @@ class _Commands:
             ("node", "state", "release", "endpoints", "beat"),
             [_node_row(node, silent_s, current) for node, silent_s in nodes],
         )
+        if local:
+            named = ("process", "pid", "ready", "up s", "restarts", "last exit", "starts in s")
+            table("On this host", named, [_process_row(one) for one in local])
         columns = ("rollout", "release", "state", "started", "reason")
         table("Latest rollouts", columns, [_rollout_row(rollout) for rollout in latest])
         if streaming:
@@ -262,6 +279,11 @@ def _release_rows(release: Release) -> Iterator[tuple[str, ...]]:
         proof = f" (evidence: report {release.evidence})" if release.evidence else ""
         made = (release.created_by, local_time(release.created_at), release.comment + proof)
         yield (str(release.number), slot, stages, *made)
+
+
+def _process_row(one: dict[str, Any]) -> tuple[str, ...]:
+    keys = ("id", "pid", "ready", "up_s", "restarts", "last_exit", "pause_s")
+    return tuple("" if one[key] is None else str(one[key]) for key in keys)
 
 
 def _node_row(node: Member, silent_s: float | None, current: Release | None) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ class System:
         return [e for m in self.wait_for_nodes() if m.role == "preprocessor" for e in m.endpoints]
 
     def log(self, node: str) -> str:
-        return "".join(f.read_text() for f in sorted(self.settings.logs.glob(f"{node}*")))
+        return "".join(f.read_text() for f in sorted(self.settings.logs.glob(f"{node}*.log")))
 
 
 def start_system(
