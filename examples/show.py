@@ -28,10 +28,11 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.table import Table
 
+from actors.balancer import setup_of
 from actors.config import KafkaSettings, Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
-from examples.operations import promote_and_wait, register_file, wait_for_nodes
+from examples.operations import free_ports_in_a_row, promote_and_wait, register_file, wait_for_nodes
 from examples.tracing import Traced, trace_one
 from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
@@ -124,13 +125,14 @@ def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
         broker = stack.enter_context(EmbeddedBroker(directory / "broker"))
         settings = _settings(directory, postgres.dsn, broker.settings)
         narrator.say(
-            f"starting {settings.preprocessor.nodes} preprocessors and {settings.scorer.nodes} scorers"
+            f"starting {settings.preprocessor.nodes} preprocessors, {settings.scorer.nodes} scorers, HAProxy"
         )
         host = stack.enter_context(Host(settings, directory / "scorewire.toml"))
         spec = load_spec(PAYMENT_SPEC)
         first, second = _candidates(directory, settings, spec, narrator)
         features = register_file(settings, PAYMENT_SPEC, "feature_spec", "card-payments")
-        addresses = wait_for_nodes(settings)
+        wait_for_nodes(settings)
+        addresses = [f"tcp://{one.tcp}" for one in setup_of(settings).instances]
         rules = register_file(settings, DECISIONS, "decision_rules", "card-decisions")
         stages = {"features": features, "model": first.digest, "decision": rules}
         swap_ms = promote_and_wait(settings, stages)
@@ -173,7 +175,7 @@ class _Show:
 
     async def run(self) -> Traffic:
         events = asyncio.create_task(self._events())
-        async with AsyncClient(self._addresses, deadline=5.0) as client:
+        async with AsyncClient(self._addresses, deadline=5.0, connections=4) as client:
             under_way = set()
             began = time.monotonic()
             for number, payment in enumerate(stream(seed=2026)):
@@ -224,6 +226,9 @@ def _settings(directory: Path, dsn: str, kafka: KafkaSettings) -> Settings:
         "logs": str(directory / "logs"),
     }
     text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+    port = free_ports_in_a_row(3)
+    text += f"[haproxy]\nport = {port}\nhttp_port = {port + 1}\nstats_port = {port + 2}\n"
+    text += f"directory = {json.dumps(str(directory / 'haproxy'))}\n"
     text += "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n[kafka]\nreplication = 1\n"
     text += f"bootstrap_servers = {json.dumps(kafka.bootstrap_servers)}\npartitions = {kafka.partitions}\n"
     options = ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in kafka.options.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from actors.config import Settings, load_settings
 from actors.host import Host
 from benchmarks.chaos.disk import SmallDisk
 from examples.card_payments import PAYMENT_SPEC, simulate
-from examples.operations import promote_and_wait, register_file, wait_for_nodes
+from examples.operations import free_ports_in_a_row, promote_and_wait, register_file, wait_for_nodes
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import members
@@ -151,7 +150,7 @@ def running(tell: Callable[[str], None]) -> Iterator[World]:
 
 
 def _settings(directory: Path, dsn: str, broker: EmbeddedBroker) -> Settings:
-    port = _ports_in_a_row(_PORTS)
+    port = free_ports_in_a_row(_PORTS)
     sections: dict[str, dict[str, Any]] = {
         "preprocessor": {"port": 0, "nodes": PREPROCESSORS},
         "scorer": {"actors": 1, "nodes": SCORERS},
@@ -202,16 +201,3 @@ def _register_models(
         digest = register_file(settings, path, "bundle", f"forest-{seed}")
         expected[digest] = np.asarray(forest.predict_proba(x)[:, 1])
     return expected
-
-
-def _ports_in_a_row(count: int) -> int:
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            first: int = found.getsockname()[1]
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        except (OSError, OverflowError):
-            continue
-        return first

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from typer.testing import CliRunner
 from actors.balancer import setup_of
 from actors.config import load_settings
 from examples.card_payments import PAYMENT_SPEC, simulate
+from examples.operations import free_ports_in_a_row
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import beat, join, leave
@@ -32,25 +32,6 @@ from models.spec import load_spec
 from run import app
 from tests.acceptance.conftest import start_system, wait_until
 from transport.client import Answer, Client
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in held]
-
-
-def run_of_ports(count: int) -> int:
-    """Return the first of some ports in a row that are free."""
-    while True:
-        first = free_ports(1)[0]
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        except OSError:
-            continue
-        return first
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +47,7 @@ def served() -> Iterator[Any]:
         EmbeddedPostgres(Path(name) / "postgres") as postgres,
     ):
         migrate(postgres.dsn)
-        first = run_of_ports(6)
+        first = free_ports_in_a_row(6)
         section = (
             f"[haproxy]\ninstances = 2\nslots = 2\nport = {first}\nhttp_port = {first + 2}\n"
             f"stats_port = {first + 4}\ndirectory = {json.dumps(name + '/haproxy')}\n"
