@@ -75,7 +75,7 @@ class LoaderActor(Child):
     ) -> None:
         super().__init__()
         self._dsn = dsn
-        self._pipelines = PipelineLoader(cache, settings)
+        self._pipelines = PipelineLoader(cache, settings, settings.scorer.actors if scores else 1)
         self._scores = scores
         self._report = report
 

@@ -33,9 +33,11 @@ class PipelineLoader:
     Args:
         cache: the directory of this host's artifacts.
         settings: how models are mapped, how much memory they may take, which keys are trusted.
+        actors: how many actors of this process will call code, each with workers of its own.
     """
 
-    def __init__(self, cache: Path, settings: Settings) -> None:
+    def __init__(self, cache: Path, settings: Settings, actors: int = 1) -> None:
+        self._actors = actors
         self._cache = ArtifactCache(cache)
         self._installed = cache / "code"
         self._settings = settings.scorer
@@ -117,7 +119,7 @@ class PipelineLoader:
         stage = self._code.get(digest)
         if stage is None:
             stage = open_stage(path, digest, self._installed, settings.limits)
-            warm_up(stage, settings.workers + settings.spares)
+            warm_up(stage, self._actors * (settings.workers + settings.spares))
             self._code[digest] = stage
         return make_part(stage.package, stage)
 

@@ -81,6 +81,9 @@ class Channel:
 
 def main(descriptor: int) -> NoReturn:
     """Load what the first frame says, then serve until the node is gone."""
+    # Whoever stops a node and all of its processes would stop requests that the node still waits for.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=descriptor)
     os.register_at_fork(after_in_child=sock.close)
     channel = Channel(sock)
@@ -286,5 +289,4 @@ _BINDERS: dict[str, Callable[[Call, dict[str, Any]], Call]] = {
 }
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main(int(sys.argv[1]))
+    main(int(sys.argv[1]))

@@ -40,7 +40,8 @@ def open_stage(path: Path, digest: str, directory: Path, limits: CodeLimits) -> 
     """
     package = open_package(path)
     check_libraries(package)
-    return CodeStage(package, digest, install(package, digest, directory), limits)
+    install(package, digest, directory)
+    return CodeStage(package, digest, directory, limits)
 
 
 def warm_up(stage: CodeStage, workers: int) -> None:

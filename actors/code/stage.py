@@ -9,6 +9,7 @@ from typing import Any
 from actors.code.calls import golden_payloads
 from actors.code.limits import CodeLimits
 from actors.code.worker import Worker
+from models.code.install import install
 from models.code.interface import DecisionInterface, FeaturesInterface, ModelInterface
 from models.code.package import CodePackage
 
@@ -22,7 +23,7 @@ class CodeStage:
     Args:
         package: checked.
         digest: the sha256 of its file.
-        directory: where it is installed.
+        directory: of all installations of this host.
         limits: of each worker.
     """
 
@@ -30,7 +31,7 @@ class CodeStage:
         self.package = package
         self.digest = digest
         self.limits = limits
-        self._orders = _orders(package, directory, limits)
+        self._directory = directory
         self._warm: deque[Worker] = deque()
 
     @property
@@ -39,12 +40,14 @@ class CodeStage:
         return f"{self.package.name} {self.package.version}"
 
     def start(self) -> Worker:
-        """Start a worker; it says later that it is ready.
+        """Start a worker; it says later that it is ready. What is installed is checked before each start.
 
         Raises:
             OSError: no process can be started.
+            InstallError, CodePackageError: it is damaged here, and cannot be installed anew.
         """
-        return Worker(self._orders)
+        place = install(self.package, self.digest, self._directory)
+        return Worker(_orders(self.package, place, self.limits))
 
     def put_by(self, workers: list[Worker]) -> None:
         """Keep workers that are ready, for whoever takes them."""

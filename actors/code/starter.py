@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from actors.code.stage import CodeStage
 from actors.code.worker import Worker
+from models.errors import ModelError
 
 #: Seconds of the first pause before a process is started again, doubled by each death, up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -32,7 +33,7 @@ class Starter:
         self.start_at = 0.0
         self._stage = stage
         self._wake = wake
-        self._done: deque[Worker | OSError] = deque()
+        self._done: deque[Worker | Exception] = deque()
         self._pause_s = 0.0
         self._closed = False
 
@@ -47,7 +48,7 @@ class Starter:
             self.starting += 1
             threading.Thread(target=self._start, name="code-start", daemon=True).start()
 
-    def news(self) -> Iterator[Worker | OSError]:
+    def news(self) -> Iterator[Worker | Exception]:
         """Yield what was started, and why something could not be."""
         while self._done:
             self.starting -= 1
@@ -67,10 +68,10 @@ class Starter:
                 started.end()
 
     def _start(self) -> None:
-        started: Worker | OSError
+        started: Worker | Exception
         try:
             started = self._stage.take() or self._stage.start()
-        except OSError as error:
+        except (OSError, ModelError) as error:
             started = error
         if self._closed and isinstance(started, Worker):
             started.end()

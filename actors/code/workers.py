@@ -342,8 +342,8 @@ class CodeWorkers:
     def _missing(self) -> int:
         return self._wanted - len(self._workers)
 
-    def _take_started(self, started: Worker | OSError) -> None:
-        if isinstance(started, OSError):
+    def _take_started(self, started: Worker | Exception) -> None:
+        if isinstance(started, Exception):
             self.stats.start_failures += 1
             self.start_failure = f"no process can be started: {started}"
             self._starter.back_off(proven=False)

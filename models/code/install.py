@@ -37,7 +37,8 @@ def install(package: CodePackage, digest: str, directory: Path) -> Path:
         directory: of all installations of this host; made when it is first needed.
 
     Raises:
-        InstallError: the disk is full, or not ours to write.
+        InstallError: the disk is full, or not ours to write; or it damages what is written.
+        CodePackageError: the wheel has been changed since it was checked.
     """
     parent = directory / digest[:2]
     target = parent / digest
@@ -68,7 +69,7 @@ def is_whole(package: CodePackage, target: Path) -> bool:
     if set(found) != set(package.wheel.sizes):
         return False
     record = f"{package.wheel.dist_info}/RECORD"
-    if found[record].read_bytes() != package.wheel.read(record):
+    if found[record].read_bytes() != package.wheel.record:
         return False
     return all(_hash_of(found[name], wanted) == wanted for name, wanted in package.wheel.hashes.items())
 
@@ -130,6 +131,8 @@ def _put(package: CodePackage, target: Path) -> None:
         fresh.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if not is_whole(package, target):
+        raise OSError("what was written is not what RECORD says")
 
 
 def _sync(directory: Path) -> None:

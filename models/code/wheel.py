@@ -48,12 +48,14 @@ class Wheel:
         dist_info: its one `*.dist-info` folder.
         hashes: each file to the hash that RECORD has for it (`sha256=...`); RECORD itself has none.
         sizes: each file to its bytes.
+        record: RECORD itself.
     """
 
     path: Path
     dist_info: str
     hashes: Mapping[str, str]
     sizes: Mapping[str, int]
+    record: bytes
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file.
@@ -107,7 +109,7 @@ def open_wheel(path: Path) -> Wheel:
             raise CodePackageError("record", f"it has no {record}")
         text = b"".join(_chunks(archive, archive.getinfo(record), MAX_UNPACKED_BYTES))
     hashes = _check_record(text, found, dist_info)
-    return Wheel(path, dist_info, hashes, {name: size for name, (_, size) in found.items()})
+    return Wheel(path, dist_info, hashes, {name: size for name, (_, size) in found.items()}, text)
 
 
 def digest_of(algorithm: str, digest: bytes) -> str:

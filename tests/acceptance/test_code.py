@@ -66,8 +66,11 @@ def features(transaction):
     if do == "print":
         print("garbage" * 10_000, flush=True)
         print("garbage" * 10_000, file=sys.stderr, flush=True)
-    if do == "fork" and os.fork() == 0:
-        time.sleep(600)
+    try:
+        if do == "fork" and os.fork() == 0:
+            time.sleep(600)
+    except OSError:
+        pass  # beside root the kernel refuses
     return [math.log1p(transaction["amount"]), transaction.get("age", math.nan)]
 """
 
