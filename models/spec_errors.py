@@ -15,7 +15,7 @@ class TransactionError(ModelError):
     Attributes:
         field: the field at fault.
         rule: the short name of the rule: `missing`, `type`, `not_a_number`, `infinite`, `range`,
-            `unknown_category`, `timestamp`.
+            `unknown_category`, `timestamp`, `length`, `address`.
         detail: what it must be, and what it is.
     """
 
