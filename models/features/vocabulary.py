@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.features import arithmetic, categories, functions, moments, networks, texts
+from models.features import arithmetic, categories, functions, moments, networks, onehot, several, texts
 
 #: Any kind; pydantic picks it by the word.
 AnyKind = Annotated[
@@ -16,19 +16,19 @@ AnyKind = Annotated[
     | arithmetic.Clip
     | arithmetic.Standardise
     | arithmetic.Linear
-    | arithmetic.Ratio
-    | arithmetic.Difference
-    | arithmetic.Together
+    | several.Ratio
+    | several.Difference
+    | several.Together
     | arithmetic.Bin
     | arithmetic.Impute
     | arithmetic.Replace
     | arithmetic.Required
     | arithmetic.IsMissing
-    | arithmetic.Distance
+    | several.Distance
     | functions.OfNumber
     | functions.Cycle
     | categories.Lookup
-    | categories.OneHot
+    | onehot.OneHot
     | categories.Hashed
     | categories.Cross
     | categories.Currency
