@@ -49,6 +49,17 @@ def fill(world: World, shadow: int, count: int) -> None:
         store_results(connection, [one(number) for number in range(count)], Summarise(fold, merge))
 
 
+def behind(world: World, seconds: float) -> None:
+    """Let a node be so far behind the live stream."""
+    with world.connect() as connection:
+        connection.execute(
+            "INSERT INTO shadow_progress (environment, partition, node_id, position, high, behind_s)"
+            " VALUES ('test', 0, 'n', 1, 2, %(s)s) ON CONFLICT (environment, partition) DO UPDATE SET"
+            " behind_s = %(s)s, at = clock_timestamp()",
+            {"s": seconds},
+        )
+
+
 def test_a_shadow_from_start_to_promote(world: World, run: Run) -> None:
     assert "runs: model" in run("start", "one", "--model", "other", "--comment", "try", "--by", "ann")
     assert "has a shadow" in run("start", "one", "--model", "other", code=2)
@@ -61,6 +72,9 @@ def test_a_shadow_from_start_to_promote(world: World, run: Run) -> None:
     assert "0 observations, 1000 are asked" in run("promote", "one", code=2)
     fill(world, listed["shadows"][0]["id"], 1200)
     assert "1200" in run("list")
+    behind(world, 100.0)
+    assert "behind the live stream, 60 are borne" in " ".join(run("promote", "one", code=2).split())
+    behind(world, 0.0)
     done = run("promote", "one", "--by", "eve", "--json")
     assert (done["state"], done["release"]) == ("active", 2)
     (found,) = run("list", "--all", "--json")["shadows"]

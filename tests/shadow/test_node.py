@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
+import pyarrow.parquet as pq
 import pytest
 
 from actors.config import KafkaSettings
@@ -22,7 +25,8 @@ from tests.shadow.world import World, build
 
 @pytest.fixture
 def world(dsn: str, kafka: KafkaSettings, tmp_path: Path) -> World:
-    return build(dsn, kafka, tmp_path, cpu_s=1, cpu_ms_record=1, hang_s=1)
+    more: dict[str, Any] = {"results_topic": True, "parquet": str(tmp_path / "files")}
+    return build(dsn, kafka, tmp_path, cpu_s=1, cpu_ms_record=1, hang_s=1, **more)
 
 
 @contextlib.contextmanager
@@ -40,23 +44,33 @@ def running(world: World, index: int = 0, program: Sequence[str] = PROGRAM) -> I
     assert codes == [0]
 
 
-def letters(world: World, count: int) -> list[dict[str, str]]:
-    """Return the headers of the first dead letters."""
+def messages(world: World, what: str, count: int) -> list[Any]:
+    """Return the messages of a topic; wait until there are so many."""
     receiver = consumer(world.kafka, "undertaker")
-    receiver.subscribe([topic(world.kafka, "test", "dead")])
-    found: list[dict[str, str]] = []
+    receiver.subscribe([topic(world.kafka, "test", what)])
+    found: list[Any] = []
     for _ in range(100):
-        for message in receiver.consume(100, 0.2):
+        for message in receiver.consume(500, 0.2):
             assert message.error() is None, message.error()
-            found.append({name: value.decode() for name, value in message.headers()})
+            found.append(message)
         if len(found) >= count:
             break
     receiver.close()
     return found
 
 
+def values(world: World, what: str, count: int) -> list[bytes]:
+    return [message.value() for message in messages(world, what, count)]
+
+
+def letters(world: World, count: int) -> list[dict[str, str]]:
+    """Return the headers of the dead letters."""
+    found = messages(world, "dead", count)
+    return [{name: value.decode() for name, value in message.headers()} for message in found]
+
+
 def test_several_shadows_evaluate_one_stream_and_each_result_is_there_once(
-    world: World, wait_until: Callable[..., None]
+    world: World, wait_until: Callable[..., None], tmp_path: Path
 ) -> None:
     world.start("one", model="other")
     world.start("two", features="log", decision="lenient")
@@ -69,6 +83,13 @@ def test_several_shadows_evaluate_one_stream_and_each_result_is_there_once(
         world.send([*stream, *reversed(stream[:100]), msgpack.packb({**old, "added_later": 1})])
         wait_until(lambda: world.counted()["one"] == (501, 501), "501 results")
         wait_until(lambda: world.counted()["two"] == (501, 501), "501 results")
+    expected = {f"tx-{number}" for number in range(501)}
+    in_topic = {
+        (one["shadow"], one["transaction_id"]) for one in map(json.loads, values(world, "shadow", 1002))
+    }
+    assert {id_ for shadow, id_ in in_topic if shadow == 1} == expected
+    files = [pq.read_table(file).to_pylist() for file in (tmp_path / "files").glob("*.parquet")]
+    assert {row["transaction_id"] for rows in files for row in rows if row["shadow"] == 2} == expected
     share, summed = world.counted()["part"]
     assert share == summed
     assert 70 < share < 180
