@@ -209,8 +209,8 @@ def test_a_model_that_does_not_fit_its_features_is_refused_and_production_keeps_
     assert served.promote(model=served.digests["forest-1"]).state == "active"
 
 
-def test_a_model_that_scores_otherwise_here_is_refused_by_its_golden_vectors(
-    served: Any, models: list[Path], directory: Path
+def test_a_model_that_scores_otherwise_here_is_refused_by_its_golden_vectors_and_no_request_notices(
+    served: Any, models: list[Path], directory: Path, payments: list[dict[str, Any]], wait_until: Any
 ) -> None:
     # Given a bundle that is sound in structure, and whose first tree splits elsewhere
     data = bytearray(models[0].read_bytes())
@@ -219,8 +219,12 @@ def test_a_model_that_scores_otherwise_here_is_refused_by_its_golden_vectors(
     threshold += 1000.0
     path = directory / "bent.bundle"
     path.write_bytes(data)
-    # When it is promoted
-    settled = served.promote(model=served.register(path, "bundle", "bent"))
+    # When it is promoted, under load of which each answer is looked at
+    with live_stream(served, payments) as results:
+        more(results, wait_until, 50)
+        settled = served.promote(model=served.register(path, "bundle", "bent"))
+        more(results, wait_until, 50)
+    assert all(answer.trace.release < settled.release.number for answer in results)
     # Then nodes refuse it, and say why
     assert settled.state == "abandoned"
     assert "golden vector" in settled.reason
