@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -35,7 +34,7 @@ from governance.terminal import (
 from models.errors import ModelError
 from shadow.errors import ShadowError
 from shadow.replay_commands import replay_command
-from shadow.report_commands import diff_command, report_command
+from shadow.report_commands import diff_command, failing_plainly, report_command
 
 NameArgument = Annotated[str, typer.Argument(help="The shadow.")]
 
@@ -190,9 +189,10 @@ class _ShadowCommands:
         The figures are stored and stay; the gates of the environment's policy read them. The exit code is 2
         if the promotion is refused, 1 if a node refuses the release.
         """
-        from shadow.promoting import promote_shadow  # noqa: PLC0415 - it loads scipy
+        with failing_plainly():
+            from shadow.promoting import promote_shadow  # noqa: PLC0415 - it loads scipy
 
-        with _failing_plainly(), connected(self._locate, config) as (connection, environment):
+        with failing_plainly(), connected(self._locate, config) as (connection, environment):
             try:
                 report, rollout = promote_shadow(
                     connection,
@@ -209,15 +209,6 @@ class _ShadowCommands:
             if not as_json:
                 typer.echo(f"report {report} is stored")
             follow(connection, rollout, as_json=as_json, timeout_s=deadline)
-
-
-@contextmanager
-def _failing_plainly() -> Iterator[None]:
-    """End the command with a sentence instead of a traceback."""
-    try:
-        yield
-    except ShadowError as error:
-        fail(str(error))
 
 
 def _resumed(connection: Connection, environment: str, name: str, by: str, comment: str) -> shadows.Shadow:

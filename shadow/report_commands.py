@@ -60,14 +60,15 @@ class _ReportCommands:
         of all results, correlations and curves of a uniform sample, with intervals that say how sure they
         are. What is gained needs labels (`run.py labels import`).
         """
-        # They load scipy, which no other command needs.
-        from shadow.figures import Options, figures  # noqa: PLC0415
-        from shadow.reading import find_shadow  # noqa: PLC0415
+        with failing_plainly():
+            # They load scipy, which no other command needs.
+            from shadow.figures import Options, figures  # noqa: PLC0415
+            from shadow.reading import find_shadow  # noqa: PLC0415
 
-        with _failing_plainly(), connected(self._locate, config) as (connection, environment):
-            options = Options(budget=budget, alert_cost=alert_cost)
-            found = figures(connection, find_shadow(connection, environment, name), options)
-        _tell(found, html, as_json=as_json)
+            with connected(self._locate, config) as (connection, environment):
+                options = Options(budget=budget, alert_cost=alert_cost)
+                found = figures(connection, find_shadow(connection, environment, name), options)
+            _tell(found, html, as_json=as_json)
 
     def diff(
         self,
@@ -80,25 +81,27 @@ class _ReportCommands:
         as_json: JsonOption = False,
     ) -> None:
         """Compare two shadows with each other, on the transactions that both evaluated."""
-        from shadow.difference import compare  # noqa: PLC0415
-        from shadow.figures import Options  # noqa: PLC0415
-        from shadow.reading import find_shadow  # noqa: PLC0415
+        with failing_plainly():
+            from shadow.difference import compare  # noqa: PLC0415
+            from shadow.figures import Options  # noqa: PLC0415
+            from shadow.reading import find_shadow  # noqa: PLC0415
 
-        with _failing_plainly(), connected(self._locate, config) as (connection, environment):
-            both = [find_shadow(connection, environment, name) for name in (first, second)]
-            options = Options(budget=budget, alert_cost=alert_cost)
-            found = compare(connection, both[0], both[1], options)
-        _tell(found, html, as_json=as_json)
+            with connected(self._locate, config) as (connection, environment):
+                both = [find_shadow(connection, environment, name) for name in (first, second)]
+                options = Options(budget=budget, alert_cost=alert_cost)
+                found = compare(connection, both[0], both[1], options)
+            _tell(found, html, as_json=as_json)
 
 
 @contextmanager
-def _failing_plainly() -> Iterator[None]:
+def failing_plainly() -> Iterator[None]:
+    """End the command with a sentence instead of a traceback."""
     try:
         yield
     except ShadowError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
-        fail(f"reports need {error.name}: pip install 'scipy>=1.14' 'matplotlib>=3.9' 'jinja2>=3.1'")
+        fail(f"the figures of a shadow need {error.name}: pip install -e '.[report]' in this directory")
 
 
 def _tell(found: Any, html: Path | None, *, as_json: bool) -> None:

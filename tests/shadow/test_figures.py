@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from governance.database import Connection, connect
 from shadow.errors import ReportError
 from shadow.figures import Figures, Options, figures
 from shadow.pairs import Bounds
-from shadow.reading import find_shadow
+from shadow.reading import find_shadow, read
 from shadow.summaries import read_summary, settle
 from shadow.summary import fold, merge_all
 from tests.shadow.reported import Made, make, put, put_labels, put_live, start_shadow
@@ -199,6 +200,37 @@ def test_settled_hours_come_to_the_same_and_late_results_are_added(connection: C
     assert read_summary(connection, shadow) == fold(spread)
 
 
+def test_a_report_is_of_one_moment_while_results_come(connection: Connection, dsn: str) -> None:
+    shadow = start_shadow(connection)
+    made = make(1_500, shadow=shadow)
+
+    def store() -> None:
+        with connect(dsn) as other:
+            for start in range(0, 1_500, 50):
+                put(other, made.rows[start : start + 50])
+
+    seen = []
+    with ThreadPoolExecutor(1) as threads:
+        storing = threads.submit(store)
+        while not storing.done():
+            found = read(connection, shadow, Bounds())
+            assert len(found.pairs.ids) == found.summary["n"]
+            seen.append(found.summary["n"])
+        storing.result()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2
+
+
+def test_those_who_look_may_report_and_nodes_may_settle(connection: Connection, made: Made) -> None:
+    for role in ("auditor", "approver", "promoter"):
+        connection.execute(f"SET ROLE scorewire_{role}".encode())
+        assert figures(connection, made.rows[0].shadow).numbers["coverage"] == 1
+    connection.execute("SET ROLE scorewire_node")
+    connection.execute("UPDATE shadow_summary SET hour = hour - interval '9 hours'")
+    assert settle(connection, made.rows[0].shadow) > 0
+    connection.execute("RESET ROLE")
+
+
 class Counting:
     """A connection that counts what is asked of it, what comes back, and what the server looks at for it."""
 
@@ -262,13 +294,12 @@ def _many(connection: Connection, shadow: int, n: int) -> None:
     connection.execute("ANALYZE shadow_result, label")
 
 
-@pytest.mark.slow
 def test_a_report_costs_the_same_after_200_times_as_many_results(connection: Connection) -> None:
     bounds = Bounds(sample=500, labelled=300, walk=800, live=500)
     costs = {}
     for name, n in (("few", 1_000), ("many", 200_000)):
         connection.execute("TRUNCATE shadow_result, label, transaction")
-        shadow = start_shadow(connection, name)
+        shadow = start_shadow(connection, name, started_at=datetime.now(UTC) - timedelta(days=9))
         _many(connection, shadow, n)
         counting = Counting(connection)
         found: Figures = figures(counting, shadow, Options(bounds=bounds))  # type: ignore[arg-type]

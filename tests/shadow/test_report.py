@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -232,3 +233,14 @@ def test_the_page_on_reports_names_each_figure_and_its_commands_and_policy_are_r
         done = CliRunner().invoke(app, command.split()[2:])
         assert done.exit_code == 0, done.output
     assert (tmp_path / "report.html").exists()
+
+
+def test_without_the_libraries_of_reports_the_command_says_how_they_come(
+    app: typer.Typer, shadows: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del shadows
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "shadow.report_html")
+    done = CliRunner().invoke(app, ["report", "first", "--html", "/dev/null"])
+    assert done.exit_code == 2
+    assert "need jinja2: pip install -e '.[report]'" in done.stderr
