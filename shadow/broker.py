@@ -52,6 +52,13 @@ class EmbeddedBroker:
         return self._port
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        if self._process is None:
+            raise EmbeddedBrokerError("the embedded broker is not started")
+        return self._process.pid
+
+    @property
     def settings(self) -> KafkaSettings:
         """A configuration that fits it: one replica, and short sessions, since groups form in half of one."""
         return KafkaSettings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Records that may be in memory and not safe; beyond that the senders wait.
 MAX_HELD: Final = 50_000
+#: How far the tee stands back behind the live nodes of its host.
+NICE: Final = 5
 #: Seconds that a stopping tee waits for Kafka before it spools what is on its way.
 STOP_S: Final = 2.0
 #: Seconds without a hello after which a preprocessor is forgotten.
@@ -56,6 +59,7 @@ class TeeActor(MailboxActor):
         self._counts: Counter[str] = Counter()
         self._waiting: dict[str, OrderedDict[int, None]] = {}
         self._last: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._senders: dict[str, tuple[float, Mapping[str, int]]] = {}
         self._gone: Counter[str] = Counter()
         self._changed: set[str] = set()
@@ -165,7 +169,10 @@ class TeeActor(MailboxActor):
     def _acknowledge(self) -> None:
         for node in self._changed:
             first = next(iter(self._waiting[node]), None)
-            self._intake.acknowledge(node, self._last[node] if first is None else first - 1)
+            safe = self._last[node] if first is None else first - 1
+            if safe > self._told.get(node, 0):
+                self._told[node] = safe
+                self._intake.acknowledge(node, safe)
         self._changed.clear()
         full = self._outlet.held > MAX_HELD
         if full != self._holding:
@@ -180,6 +187,7 @@ class TeeActor(MailboxActor):
                 del self._senders[node]
                 self._waiting.pop(node, None)
                 self._last.pop(node, None)
+                self._told.pop(node, None)
                 self._intake.forget(node)
 
     def _log(self) -> None:
@@ -200,6 +208,7 @@ def run_tee(settings: Settings, index: int, port: int | None) -> int:
     """Run the tee of this host; return the exit code of its process."""
     del port
     node_id = node_name("tee", index)
+    os.nice(NICE)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     def start() -> pykka.ActorRef[Any]:

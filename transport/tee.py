@@ -16,8 +16,8 @@ from transport.errors import BindRefusedError, TeeFrameError
 from transport.tee_ring import TeeRing
 from transport.tee_wire import RawRecord, TeeKind
 
-#: Seconds that a record waits for others, so that many are sent as one.
-FLUSH_S: Final = 0.005
+#: Seconds that a record waits for others, so that many are sent as one: sending is the actor's time.
+FLUSH_S: Final = 0.02
 #: Seconds between two hellos, each of which asks for an acknowledgement too: one may have been lost.
 HELLO_S: Final = 1.0
 #: Frames that are read in one turn.
@@ -109,7 +109,7 @@ class TeeSender:
         self._socket.close(0)
 
     def _watch_connection(self) -> None:
-        while self._monitor.poll(0):
+        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[arg-type]  # a number
             self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             self._flush_at = None
             if self._connected:
