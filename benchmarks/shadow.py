@@ -1,10 +1,11 @@
-"""How fast shadows are: one node, two nodes, and a replay, with the big forest as the candidate.
+"""How fast shadows are: nodes on the live stream, and a replay, with the big forest as the candidate.
 
-    python -m benchmarks.shadow [--json] [--quick] [--records 20000]
+    python -m benchmarks.shadow [--json] [--quick] [--records 20000] [--nodes 1] [--processes 2]
 
 Live records lie in Kafka's topic before anything starts; what is timed begins with the first result that is
 stored and ends with the last, so that neither starts nor the group's forming count. The broker is embedded,
-PostgreSQL as well, and both run on the same cores as what is measured.
+PostgreSQL as well, and both run on the same cores as what is measured. Microseconds of CPU time a record are
+told beside the rate: they say what a node costs on a machine that is busy, and stands back as shadows do.
 
     python -m benchmarks.shadow --faults 100000
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="a forest that is trained in seconds")
     parser.add_argument("--records", type=int, default=20_000)
+    parser.add_argument("--nodes", type=int, default=1, help="shadow nodes")
+    parser.add_argument("--processes", type=int, default=2, help="processes of the replay")
     parser.add_argument(
         "--faults", type=int, default=0, metavar="RECORDS", help="send them through all faults"
     )
@@ -71,11 +74,12 @@ def main() -> None:
 
             facts: dict[str, Any] = asdict(run(chosen.faults, Path(name)))
         else:
-            facts = measure(QUICK if chosen.quick else FULL, chosen.records, Path(name))
+            case = QUICK if chosen.quick else FULL
+            facts = measure(case, chosen.records, chosen.nodes, chosen.processes, Path(name))
     print(json.dumps(facts) if chosen.json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 
 
-def measure(case: Case, count: int, directory: Path) -> dict[str, Any]:
+def measure(case: Case, count: int, nodes: int, processes: int, directory: Path) -> dict[str, Any]:
     """Return what was measured of a case."""
     prepare(case, ".bundle")
     bundle = case.file(".bundle")
@@ -92,10 +96,8 @@ def measure(case: Case, count: int, directory: Path) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "load_before": os.getloadavg()[0],
         }
-        for nodes in (1, 2):
-            facts[f"nodes_{nodes}"] = stream(settings, directory, pipeline, count, nodes)
-        for processes in (1, 2):
-            facts[f"replay_{processes}"] = replay(settings, directory, pipeline, processes)
+        facts["stream"] = {"nodes": nodes, **stream(settings, directory, pipeline, count, nodes)}
+        facts["replay"] = {"processes": processes, **replay(settings, directory, pipeline, processes)}
     return facts
 
 
@@ -187,16 +189,17 @@ def stream(
     # A group of its own, which begins with the first record.
     assert settings.kafka is not None
     group = f"bench-{nodes}"
-    with running(directory, nodes, group):
+    with running(directory, nodes, group) as pids:
         began, first, found = time.monotonic(), 0, 0
-        at_first = began
+        at_first, cpu = began, (0.0, 0.0)
         while found < count:
             assert time.monotonic() < began + LIMIT_S, f"only {found} of {count} results"
             found = results(settings, shadow)
             if found and not first:
-                first, at_first = found, time.monotonic()
+                first, at_first, cpu = found, time.monotonic(), cpu_of(pids)
             time.sleep(0.05)
         seconds = time.monotonic() - at_first
+        of_nodes, of_candidates = (b - a for a, b in zip(cpu, cpu_of(pids), strict=True))
     with connect(settings.dsn) as connection:
         shadows.stop(connection, "bench", f"stream-{nodes}", by="bench")
         row = connection.execute(
@@ -209,12 +212,28 @@ def stream(
         "per_second": round((count - first) / seconds),
         "seconds": round(seconds, 2),
         "model_us_p50": float(row["us"]),
+        "cpu_us_node": round(of_nodes / (count - first) * 1e6, 1),
+        "cpu_us_candidate": round(of_candidates / (count - first) * 1e6, 1),
     }
 
 
+def cpu_of(pids: Sequence[int]) -> tuple[float, float]:
+    """Return the seconds of CPU time that processes have used, and those that their children have."""
+    of_nodes = of_children = 0.0
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        of_nodes += seconds if int(entry.parent.name) in pids else 0.0
+        of_children += seconds if int(fields[1]) in pids else 0.0
+    return of_nodes, of_children
+
+
 @contextmanager
-def running(directory: Path, nodes: int, group: str) -> Iterator[None]:
-    """Run shadow nodes as processes."""
+def running(directory: Path, nodes: int, group: str) -> Iterator[list[int]]:
+    """Run shadow nodes as processes; yield their numbers."""
     options = {"SCOREWIRE_KAFKA__OPTIONS": json.dumps({"session.timeout.ms": "6000", "group.id": group})}
     command = [sys.executable, str(RUN), "node", "shadow", f"--config={directory / 'scorewire.toml'}"]
     with (directory / "nodes.log").open("ab") as log:
@@ -225,7 +244,7 @@ def running(directory: Path, nodes: int, group: str) -> Iterator[None]:
             for index in range(nodes)
         ]
     try:
-        yield
+        yield [process.pid for process in started]
     finally:
         for process in started:
             process.terminate()
