@@ -26,9 +26,14 @@ class Address:
     host: str
     port: int
 
+    @property
+    def bare(self) -> str:
+        """The address without its port, as HAProxy reads it in a configuration."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __str__(self) -> str:
         """Write it as HAProxy reads it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.bare}:{self.port}"
 
 
 @dataclass(frozen=True, order=True)
@@ -121,6 +126,8 @@ def read_address(text: str) -> Address:
     if not host or not parts.port:
         raise ValueError(f"{text!r} is no host:port")
     address = ipaddress.ip_address(host)  # a ValueError of its own
+    if "%" in host:
+        raise ValueError(f"{text!r} means something on one host alone")
     if address.is_unspecified:
         raise ValueError(f"{text!r} is no address that another can reach: name one in `host`")
     return Address(str(address), parts.port)

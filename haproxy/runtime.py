@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,9 +140,10 @@ class Runtime:
 
 def _slot(state: Mapping[str, str], told: Mapping[str, str]) -> Slot:
     admin = int(state["srv_admin_state"])
-    address = Address(state["srv_addr"], int(state["srv_port"]))
+    address = Address(_normal(state["srv_addr"]), int(state["srv_port"]))
     checked = state.get("srv_check_addr", "-")
-    health = Address(checked if checked != "-" else address.host, int(state.get("srv_check_port") or 0))
+    asked = _normal(checked) if checked != "-" else address.host
+    health = Address(asked, int(state.get("srv_check_port") or 0))
     return Slot(
         backend=state["be_name"],
         name=state["srv_name"],
@@ -153,3 +156,10 @@ def _slot(state: Mapping[str, str], told: Mapping[str, str]) -> Slot:
         sessions=int(told["scur"] or 0),
         total=int(told["stot"] or 0),
     )
+
+
+def _normal(host: str) -> str:
+    """Write an address as the plan does: there is more than one way for one."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    return host

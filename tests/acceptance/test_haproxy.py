@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import ssl
 import tempfile
 import threading
 import time
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from models.importers import import_model
 from models.spec import load_spec
 from run import app
 from tests.acceptance.conftest import start_system, wait_until
+from tests.haproxy.certificates import write_certificate
 from transport.client import Answer, Client
 
 
@@ -52,6 +56,7 @@ def served() -> Iterator[Any]:
             f"[haproxy]\ninstances = 2\nslots = 2\nport = {first}\nhttp_port = {first + 2}\n"
             f"stats_port = {first + 4}\ndirectory = {json.dumps(name + '/haproxy')}\n"
             "check_ms = 100\nslow_start_s = 1\ndrain_s = 1\n"
+            f"certificate = {json.dumps(str(write_certificate(Path(name) / 'tls.pem')))}\n"
         )
         system = start_system(Path(name), postgres, preprocessors=2, scorers=1, more=section)
         try:
@@ -211,8 +216,8 @@ def description(system: Any, index: int) -> str:
 
 
 @contextmanager
-def joined(system: Any, name: str, port: int) -> Iterator[None]:
-    """Enter a node that says it is ready, although nobody answers there."""
+def joined(system: Any, name: str, port: int, role: str = "preprocessor") -> Iterator[None]:
+    """Enter a node that says it is ready, whoever answers there."""
     node, stop = f"{name}-{port}", threading.Event()
     word: dict[str, Any] = {
         "state": "ready",
@@ -227,7 +232,7 @@ def joined(system: Any, name: str, port: int) -> Iterator[None]:
                 connection,
                 node_id=node,
                 environment="test",
-                role="preprocessor",
+                role=role,
                 host="elsewhere",
                 pid=1,
                 **word,
@@ -245,6 +250,44 @@ def joined(system: Any, name: str, port: int) -> Iterator[None]:
         thread.join()
 
 
+class Gateway(BaseHTTPRequestHandler):
+    """Stands for a gateway: it is ready, and answers in HTTP."""
+
+    def do_GET(self) -> None:
+        text = f"{self.path} {self.headers['X-Forwarded-Proto']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_callers_over_http_reach_gateways_through_tls_as_soon_as_there_are_any(
+    served: Any, payments: list[dict[str, Any]]
+) -> None:
+    setup = setup_of(served.settings).instances[0]
+    trusted = ssl.create_default_context(cafile=str(setup.certificate))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server, traffic(served, payments):
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with joined(served, "gateway", server.server_port, "gateway"):
+
+                def ask() -> bytes:
+                    with contextlib.suppress(OSError):  # not there yet
+                        url = f"https://{setup.http}/score"
+                        with urllib.request.urlopen(url, context=trusted, timeout=10) as reply:
+                            return bytes(reply.read())
+                    return b""
+
+                assert wait_until(ask, "the gateway is reached") == b"/score https"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_people_and_prometheus_see_it(served: Any) -> None:
     stats = setup_of(served.settings).instances[0].stats
     with urllib.request.urlopen(f"http://{stats}/metrics") as reply:
@@ -255,7 +298,8 @@ def test_people_and_prometheus_see_it(served: Any) -> None:
     told = runner.invoke(app, ["haproxy", "status", "--json", "-c", str(served.file)])
     assert told.exit_code == 0
     for one in json.loads(told.stdout)["haproxies"]:
-        assert [server["status"] for server in one["servers"]] == ["UP", "UP"]
+        nodes = [server for server in one["servers"] if server["role"] == "preprocessor"]
+        assert [server["status"] for server in nodes] == ["UP", "UP"]
     checked = runner.invoke(app, ["haproxy", "check", "--json", "-c", str(served.file)])
     assert json.loads(checked.stdout)["valid"]
     applied = runner.invoke(app, ["haproxy", "apply", "--json", "-c", str(served.file)])

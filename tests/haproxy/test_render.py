@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from governance.membership import Member
@@ -21,6 +16,7 @@ from haproxy.binary import check, find_binary
 from haproxy.errors import BinaryError, RefusedError
 from haproxy.plan import Address, Options, read_address, servers_of, slots_for
 from haproxy.render import render, structure
+from tests.haproxy.certificates import write_certificate
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,28 +46,7 @@ def options(directory: Path, **facts: Any) -> Options:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of our own, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "it's a certificate.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + built.public_bytes(serialization.Encoding.PEM)
-    )
-    assert ssl.create_default_context(cafile=str(path))
-    return path
+    return write_certificate(tmp_path_factory.mktemp("tls") / "it's a certificate.pem")
 
 
 addresses = st.one_of(
@@ -92,6 +67,13 @@ nodes = st.builds(
 )
 
 
+@example(
+    found=[member(endpoints=("tcp://[1::]:1",), health="[::ffff:1.2.3.4]:1")],
+    tls=False,
+    least=1,
+    slow_start_s=0.0,
+    workers=None,
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     found=st.lists(nodes, max_size=12),
@@ -150,7 +132,8 @@ def test_a_certificate_that_was_replaced_is_another_structure(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp://0.0.0.0:1", "[::]:1", "tcp://host:1", "127.0.0.1", "tcp://1.2.3.4:0", ""]
+    "text",
+    ["tcp://0.0.0.0:1", "[::]:1", "tcp://host:1", "127.0.0.1", "tcp://1.2.3.4:0", "", "[fe80::1%a b]:1"],
 )
 def test_what_is_no_definite_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
