@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -20,14 +20,18 @@ from transport.tee_wire import RawRecord, TeeKind
 FLUSH_S: Final = 0.02
 #: Seconds between two hellos, each of which asks for an acknowledgement too: one may have been lost.
 HELLO_S: Final = 1.0
+#: Seconds that a connection may take, before another is tried.
+RECONNECT_S: Final = 0.5
 #: Frames that are read in one turn.
 _FRAMES_A_TURN: Final = 64
-_RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
 _DRAIN_POLL_MS: Final = 20
 
 
 class TeeSender:
     """Sends a ring's records to the tee, in the thread of a loop; never blocks, and never fails.
+
+    Each connection has a socket of its own, and begins with a hello and the oldest record that is not safe. A
+    socket that connects again by itself might send newer records first, unnoticed.
 
     Args:
         loop: the loop of the actor that uses it.
@@ -47,23 +51,30 @@ class TeeSender:
     ) -> None:
         self.ring = ring
         self._loop = loop
+        self._context = context
+        self._address = address
         self._node_id = node_id
-        self._connected = False
         self._flush_at: float | None = None
         self._hello_at = 0.0
-        self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        loop.add(self)
+        self._open()
+
+    def _open(self) -> None:
+        self._connected = False
+        self._open_at = time.monotonic() + RECONNECT_S
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the ring's window
-        # Without IMMEDIATE records would be sent into the queue of a dead connection.
+        # Without IMMEDIATE records would wait in the queue of a connection that never comes about.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, tee_wire.MAX_FRAME_BYTES)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(events)
-        self._socket.connect(address)
-        ring.rewind()  # what an actor before this one had sent
-        loop.add(self, self._socket, self._monitor)
+        self._socket.connect(self._address)
+        self.ring.rewind()
+        self._loop.watch(self._socket, self)
+        self._loop.watch(self._monitor, self)
 
     def offer(
         self, at: float, flags: int, policy: bytes, request: bytes, vectors: bytes, answer: bytes
@@ -73,18 +84,23 @@ class TeeSender:
         if self._flush_at is None and self._connected:
             self._flush_at = time.monotonic() + FLUSH_S
 
-    def due(self) -> float | None:
-        """Return when there is something to send."""
+    def due(self) -> float:
+        """Return when there is something to send, or a connection to try."""
         if not self._connected:
-            return None
+            return self._open_at
         return self._hello_at if self._flush_at is None else min(self._flush_at, self._hello_at)
 
     def pump(self) -> None:
         """Take acknowledgements, and send what is due."""
         self._watch_connection()
-        self._take_acks()
         now = time.monotonic()
-        if self._connected and now >= self._hello_at:
+        if not self._connected:
+            if now >= self._open_at:
+                self._close_sockets()
+                self._open()
+            return
+        self._take_acks()
+        if now >= self._hello_at:
             self._hello_at = now + HELLO_S
             self._send(tee_wire.pack_hello(self.ring.seq, self._node_id, self.ring.counters()))
         if self._flush_at is not None and now >= self._flush_at:
@@ -103,19 +119,24 @@ class TeeSender:
     def close(self) -> None:
         """Close the sockets; the ring keeps what is not safe. Closing twice is harmless."""
         self._loop.remove(self)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._loop.unwatch(self._socket)
+        self._loop.unwatch(self._monitor)
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
 
     def _watch_connection(self) -> None:
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[arg-type]  # a number
-            self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._flush_at = None
-            if self._connected:
-                self.ring.rewind()
-                self._hello_at = 0.0
-                self._flush_at = 0.0
+        while cast("int", self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            made = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._connected = made
+            if made:
+                self._hello_at = self._flush_at = 0.0
+            else:
+                self._open_at = time.monotonic() + FLUSH_S
 
     def _take_acks(self) -> None:
         for _ in range(_FRAMES_A_TURN):
@@ -140,7 +161,7 @@ class TeeSender:
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
-            # The connection is gone, which the monitor tells next: all is sent again then.
+            # The connection is gone, which the monitor tells next: all is sent again on another.
             return False
         return True
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from confluent_kafka import TopicPartition
 
-from actors.config import KafkaSettings
 from shadow import outlet as module
 from shadow.broker import EmbeddedBroker
 from shadow.connector import Connector
@@ -20,8 +19,9 @@ from tests.links import Link
 class Rig:
     """An outlet, its spool, and a broker behind a link that can be cut."""
 
-    def __init__(self, settings: KafkaSettings, link: Link, directory: Path) -> None:
-        self.settings = settings
+    def __init__(self, broker: EmbeddedBroker, link: Link, directory: Path) -> None:
+        self.broker = broker
+        self.settings = settings = broker.settings
         self.link = link
         self.spool = Spool(directory, 1 << 20)
         self.safe: list[Ticket] = []
@@ -67,7 +67,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr(module, "STUCK_S", 1.5)
     with Link() as link, EmbeddedBroker(tmp_path / "broker", advertised=link.port) as broker:
         link.target = broker.port
-        rig = Rig(broker.settings, link, tmp_path / "spool")
+        rig = Rig(broker, link, tmp_path / "spool")
         yield rig
         rig.connector.close()
         rig.outlet.close(0.1)
@@ -120,6 +120,21 @@ def test_kafka_goes_away_in_the_middle_of_a_replay(rig: Rig, monkeypatch: pytest
     rig.run_until(lambda: rig.outlet.state == "away")
     rig.link.mend()
     rig.run_until(lambda: rig.outlet.state == "direct")
+    assert in_order(rig)
+
+
+def test_a_broker_that_was_killed_and_forgot_its_topics_gets_all_that_it_had_not_acknowledged(
+    rig: Rig,
+) -> None:
+    rig.run_until(lambda: rig.outlet.state == "direct")
+    rig.broker.kill()
+    rig.send(100)
+    rig.run_until(rig.all_safe)
+    assert len(rig.spool) == 100
+    rig.broker.start()
+    rig.run_until(lambda: rig.outlet.state == "direct")
+    rig.send(20)
+    rig.run_until(rig.all_safe)
     assert in_order(rig)
 
 
