@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 OUT_OF_MEMORY = 5
 #: The place of the record whose turn it is, in memory that the node shares.
 MARK = struct.Struct("<q")
+#: Seconds of CPU time that loading may take.
+LOAD_CPU_S = 300.0
 _WATCH_S = 1.0
 
 
@@ -50,11 +52,13 @@ def main() -> None:
     greeting = frames.receive(link)
     os.nice(greeting["nice"])
     _limit_memory(greeting["memory_bytes"])
-    candidate = Candidate(greeting["overrides"], _Loader(greeting["settings"]), _marker(int(sys.argv[2])))
+    loader = _Loader(greeting["settings"], link)
+    candidate = Candidate(greeting["overrides"], loader, _marker(int(sys.argv[2])))
     frames.send(link, {"ready": os.getpid()})
     try:
         while True:
             batch = frames.receive(link)
+            loader.cpu_s = batch["cpu_s"]
             _allow_cpu(batch["cpu_s"])
             frames.send(link, _answer(candidate, batch["records"]))
     except (EOFError, ConnectionError):
@@ -90,15 +94,27 @@ def _marker(descriptor: int) -> Callable[[int], None]:
 
 
 class _Loader:
-    """Loads as live nodes do, over a connection that lasts for as long as loading takes."""
+    """Loads as live nodes do, over a connection that lasts for as long as loading takes.
 
-    def __init__(self, document: str) -> None:
+    Loading has limits of its own: a large model is checked and warmed, and on a host where none was before
+    the kernel is compiled first.
+    """
+
+    def __init__(self, document: str, link: socket.socket) -> None:
         self._settings = settings_of(document)
+        self._link = link
         self._pipelines = PipelineLoader(self._settings.cache.expanduser(), self._settings)
+        self.cpu_s = 0.0  # that the batch may take once all is loaded
 
     def __call__(self, stages: Mapping[str, str], only: Collection[str], run: Collection[str]) -> Evaluator:
-        with connect(self._settings.dsn) as connection:
-            return self._pipelines.load(connection, stages, only=only, run=run)
+        frames.send(self._link, {"loading": True})
+        _allow_cpu(LOAD_CPU_S)
+        try:
+            with connect(self._settings.dsn) as connection:
+                return self._pipelines.load(connection, stages, only=only, run=run)
+        finally:
+            _allow_cpu(self.cpu_s)
+            frames.send(self._link, {"loading": False})
 
 
 def _limit_memory(more: int) -> None:

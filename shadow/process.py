@@ -24,7 +24,10 @@ _ROOT = Path(__file__).parents[1]
 #: The command line of a candidate's process, but for the descriptors that it is given.
 PROGRAM = (sys.executable, "-m", "shadow.candidate_process")
 #: Seconds that a process may take until it is ready for its first batch.
-START_S = 60.0
+START_S = 180.0
+#: Seconds that it may take to load what a batch needs, by the clock; and how often it may load for one.
+LOAD_S = 600.0
+_LOADS = 1000
 _END_S = 5.0
 
 
@@ -141,17 +144,26 @@ class CandidateProcess:
         self._process.wait()
 
     def _ask(self, message: Any, seconds: float) -> Any:
-        deadline = time.monotonic() + seconds
         try:
             self._link.settimeout(seconds)
             frames.send(self._link, message)
-            return frames.receive(self._link, deadline)
+            return self._answer(seconds)
         except TimeoutError as error:
             raise self._gone(f"no answer in {seconds:.0f} s") from error
         except (OSError, EOFError) as error:
             raise self._gone("") from error
         except CandidateError as error:
             raise self._gone(str(error)) from error
+
+    def _answer(self, seconds: float) -> Any:
+        """Return what it answers; while it loads it has more time."""
+        allowed = seconds
+        for _ in range(_LOADS):
+            answer = frames.receive(self._link, time.monotonic() + allowed)
+            if not isinstance(answer, dict) or "loading" not in answer:
+                return answer
+            allowed = LOAD_S if answer["loading"] else seconds
+        raise CandidateError("it loads without end")
 
     def _gone(self, why: str) -> CandidateDiedError:
         """Kill it, and say what it died of."""
