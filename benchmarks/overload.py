@@ -41,6 +41,8 @@ from transport.client.wire import Kind
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 _WINDOW = 64
 _DRAIN_S = 5.0
+#: Seconds at each load that are not counted: callers that were refused come back little by little.
+_SETTLE_S = 1.5
 
 
 @dataclass
@@ -175,6 +177,7 @@ def run(seconds: float, rounds: int, deadline_s: float, loads: tuple[float, ...]
         for number in range(rounds):
             for load in loads:
                 rate = load * float(capacity) / len(pipes)
+                _ask(pipes, "open", rate, _SETTLE_S, rounds + number)
                 found[load].append(_ask(pipes, "open", rate, seconds, number))
         for pipe in pipes:
             pipe.send(None)

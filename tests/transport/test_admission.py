@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transport.conftest import LIMIT_S, ThreadNode, echoed, wait_until
-from transport import admission
-from transport.admission import MAX_QUEUED, STANDING_S, STANDING_SHARE, Admission, Request
+from transport.admission import HURRIED_SHARE, MAX_QUEUED, Admission, Request
 from transport.client import Client, OverloadedError, wire
 from transport.client.throttle import EXCESS, Throttle
 from transport.client.wire import Kind
@@ -26,40 +25,38 @@ def request(caller: bytes = b"a", number: int = 0, *, left_s: float = 10.0, repl
     return Request(caller, number, Kind.SCORE, b"", 100.0, 100.0 + left_s, replay)
 
 
-def worked(queue: Admission, service_s: float) -> Admission:
-    """Let a queue measure what a request takes, and be empty."""
-    now = 0.0
-    for _ in range(200):
+def worked(service_s: float, *, busy: bool = False) -> Admission:
+    """Return an empty queue that has measured what a request takes; more arrives than is done, or not."""
+    queue, step_s = Admission(), service_s if busy else 10 * service_s
+    for number in range(200):
+        now = 100.0 - (200 - number) * step_s
         assert queue.offer(request()._replace(deadline=now + 10), now) is None
         queue.take(now)
-        now += service_s
-        queue.done(now)
+        queue.done(now + service_s)
     return queue
 
 
 def test_what_would_wait_longer_than_its_deadline_is_refused_at_once_and_told_when_to_come_again() -> None:
-    queue = worked(Admission(), 0.01)
+    queue = worked(0.01)
     for number in range(5):
         assert queue.offer(request(number=number), 100.0) is None
     retry_s = queue.offer(request(left_s=0.02), 100.0)
     assert retry_s is not None
     assert 0.01 < retry_s < 0.1
-    assert queue.offer(request(left_s=0.02), 100.0 + admission.CALM_S) is not None
     # With time enough it is taken; and so is whatever finds nobody before it.
     assert queue.offer(request(left_s=10.0), 101.0) is None
     assert Admission().offer(request(left_s=1e-6), 100.0) is None
 
 
-def test_a_burst_may_wait_its_deadline_and_a_standing_queue_a_small_share_of_it() -> None:
-    queue = worked(Admission(), 0.001)
+def test_a_burst_may_wait_its_deadline_and_where_there_is_no_rest_a_small_share_of_it() -> None:
+    queue = worked(0.001)
     taken = sum(queue.offer(request(left_s=1.0), 100.0) is None for _ in range(2000))
     assert 900 < taken < 1100
-    standing = worked(Admission(), 0.001)
-    for number in range(30):
-        standing.offer(request(number=number), 100.0)
-    now = 100.0 + STANDING_S + 0.01
-    taken = sum(standing.offer(request()._replace(deadline=now + 1.0), now) is None for _ in range(2000))
-    assert taken + 30 < 1000 * STANDING_SHARE * 1.2
+    hurried = worked(0.001, busy=True)
+    taken = sum(hurried.offer(request(left_s=1.0), 100.0) is None for _ in range(2000))
+    assert taken < 1000 * HURRIED_SHARE * 1.2
+    # Whoever gives seconds is in no hurry.
+    assert hurried.offer(request(left_s=5.0), 100.0) is None
 
 
 def test_the_queue_is_bounded_whatever_the_deadlines() -> None:
@@ -93,7 +90,7 @@ def test_each_request_comes_out_once_callers_in_turn_and_live_first(arrivals: li
 
 
 def test_a_greedy_caller_does_not_use_up_the_room_of_others() -> None:
-    queue = worked(Admission(), 0.001)
+    queue = worked(0.001)
     while queue.offer(request(b"greedy", left_s=0.1), 100.0) is None:
         pass
     assert queue.offer(request(b"modest", left_s=0.1), 100.0) is None
@@ -102,7 +99,7 @@ def test_a_greedy_caller_does_not_use_up_the_room_of_others() -> None:
 
 
 def test_a_replay_is_refused_before_anything_live_is() -> None:
-    queue = worked(Admission(), 0.001)
+    queue = worked(0.001)
     for number in range(50):
         assert queue.offer(request(number=number, left_s=0.1), 100.0) is None
     assert queue.offer(request(b"bulk", left_s=0.02, replay=True), 100.0) is not None

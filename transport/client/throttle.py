@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import random
 
-#: How many times as much is sent as the nodes take: above 1, so that a caller finds out when they take more.
-EXCESS = 1.3
+#: How many times as much is sent as the nodes take, and the share of all that is sent in any case: so a
+#: caller finds out when they take more, and is back at its full rate within two seconds.
+EXCESS, LEAST = 1.5, 0.1
 #: Seconds in which what was counted fades to a third.
-_FADE_S = 1.0
+_FADE_S = 0.3
 #: Outcomes below which nothing is concluded.
 _ENOUGH = 20.0
 
@@ -33,7 +34,7 @@ class Throttle:
         if not self._refused or self._total < _ENOUGH:
             return True
         excess = (self._total - EXCESS * (self._total - self._refused)) / (self._total + 1.0)
-        if excess <= 0.0 or self._random.random() >= excess:
+        if excess <= 0.0 or self._random.random() >= min(excess, 1.0 - LEAST):
             return True
         self._total += 1.0
         self._refused += 1.0
