@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from governance.audit import entries, verify
-from governance.canary import set_percent
+from governance.canary import finish, set_percent
 from governance.canary import stop as stop_canary
 from governance.canary_steps import Canary, steps
 from governance.canary_watch import act, look, report, standing
@@ -295,6 +295,22 @@ def test_a_node_may_grow_a_canary_and_open_no_other_rollout(
     promote(connection, environment="qa", stages=stages, by="ann", canary=Canary(5))
     with pytest.raises(psycopg.errors.RaiseException, match="no canary of qa was asked"):
         connection.execute("SELECT finish_canary('qa', 30, 'p-0', 'x')")
+
+
+def test_a_promoter_starts_grows_and_ends_canaries_with_that_role_alone(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    promote(connection, environment="qa", stages=stages, by="ann")
+    connection.execute("SET ROLE scorewire_promoter")
+    try:
+        start(connection, stages)
+        set_percent(connection, "qa", 10, by="ann", reason="x")
+        stop_canary(connection, "qa", by="ann", reason="x")
+        number = start(connection, stages)
+        finish(connection, "qa", by="ann", reason="x", prepare_s=30)
+    finally:
+        connection.execute("RESET ROLE")
+    assert current(connection) == number
 
 
 def test_a_policy_has_the_schedule_and_may_ask_for_a_canary(
