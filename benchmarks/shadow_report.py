@@ -159,7 +159,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--results", type=int, nargs="+", default=[20_000, 400_000])
+    parser.add_argument("--results", type=int, nargs="+", default=[20_000, 200_000])
     arguments = parser.parse_args()
     facts = run(arguments.results)
     if arguments.json:

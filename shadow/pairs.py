@@ -28,7 +28,7 @@ class Bounds:
 
     sample: int = 5_000
     labelled: int = 5_000
-    walk: int = 50_000
+    walk: int = 20_000
     live: int = 5_000
 
 
