@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import partial
 from typing import Final
 
@@ -32,20 +33,22 @@ class BalancerActor(MailboxActor):
     Args:
         setup: the host's HAProxies.
         index: which of them.
+        ready: set once callers can be served through it.
     """
 
-    def __init__(self, setup: Setup, index: int) -> None:
+    def __init__(self, setup: Setup, index: int, ready: threading.Event) -> None:
         super().__init__()
+        self._ready = ready
         self._setup = setup
         self._index = index
 
     def on_start(self) -> None:
         """Adopt the HAProxy that runs, or start one, and begin to watch."""
         self._agent = Agent(self._setup, self._index)
-        self._agent.keep()
+        self._keep()
         watcher = Watcher(self._setup.dsn, self._setup.environment)
         self._watch = WatchSource(self.loop, watcher, self._take_view)
-        self.loop.add(Timer(LOOK_S, self._agent.keep))
+        self.loop.add(Timer(LOOK_S, self._keep))
 
     def on_stop(self) -> None:
         """Stop HAProxy: its host stops."""
@@ -58,7 +61,12 @@ class BalancerActor(MailboxActor):
 
     def _take_view(self, view: View) -> None:
         self._agent.take(servers_of(view.members))
+        self._keep()
+
+    def _keep(self) -> None:
         self._agent.keep()
+        if self._agent.ready:
+            self._ready.set()
 
 
 def setup_of(settings: Settings) -> Setup:
@@ -101,9 +109,10 @@ def _run(settings: Settings, index: int, port: int | None) -> int:
     options = setup.instances[index]
     for address in (options.tcp, options.http, options.stats):
         check_address(f"tcp://{address}", wide=settings.allow_wide_bind)
-    start = partial(BalancerActor.start, setup, index)
+    ready = threading.Event()
+    start = partial(BalancerActor.start, setup, index, ready)
     children = [ChildSpec(id="balancer", start=start, shutdown_s=15.0)]
-    return run_top(lambda: Supervisor.start(children, max_restarts=5, period_s=10.0))
+    return run_top(lambda: Supervisor.start(children, max_restarts=5, period_s=10.0), ready=ready.is_set)
 
 
 #: The roles of this file.

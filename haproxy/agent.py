@@ -32,6 +32,7 @@ class Agent:
 
     Attributes:
         trouble: what goes wrong at the moment; "" if nothing does.
+        ready: HAProxy answers, and has servers if there are any.
         starts: how often HAProxy was started, reloads and adoptions not counted.
         reloads: how often it was reloaded.
 
@@ -41,6 +42,7 @@ class Agent:
 
     def __init__(self, setup: Setup, index: int) -> None:
         self.trouble = ""
+        self.ready = False
         self.starts = 0
         self.reloads = 0
         self._options = setup.instances[index]
@@ -61,8 +63,10 @@ class Agent:
         try:
             self._keep()
         except HaproxyError as error:
+            self.ready = False
             self._tell(str(error))
         else:
+            self.ready = self._serves()
             self._tell("")
 
     def stop(self) -> None:
@@ -82,6 +86,12 @@ class Agent:
             self._process.reload(wanted)
             self.reloads += 1
         self._steering.steer(self._process.runtime, servers)
+
+    def _serves(self) -> bool:
+        servers = self._servers
+        if servers is None:  # the database is away: the last configuration is in use
+            return bool(self._process.structure())
+        return self._steering.serving > 0 or not any(servers.values())
 
     def _start(self) -> None:
         """Start with the membership if it is known, else with the last one, else with no nodes."""

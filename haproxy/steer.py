@@ -22,9 +22,13 @@ class Steering:
     Args:
         options: how HAProxy is set up.
         missing_s: seconds that a healthy node may be missing from the membership.
+
+    Attributes:
+        serving: servers that HAProxy held for ready when it was last looked at.
     """
 
     def __init__(self, options: Options, *, missing_s: float = MISSING_S) -> None:
+        self.serving = 0
         self._drain_s = options.drain_s
         self._missing_s = missing_s
         self._missing: dict[tuple[str, str], float] = {}
@@ -40,6 +44,7 @@ class Steering:
             SocketError: HAProxy does not answer, or refuses.
         """
         slots = runtime.slots()
+        self.serving = sum(slot.serves for slot in slots)
         for slot in slots:
             if not slot.idle and not _wanted(slot, servers):
                 self._take_out(runtime, slot)

@@ -12,7 +12,8 @@ from contextlib import suppress
 
 import psycopg
 
-from benchmarks.chaos.world import HAPROXIES, World
+from actors.errors import ControlError
+from benchmarks.chaos.world import HAPROXIES, PREPROCESSORS, SCORERS, World
 from governance.changes import rollback
 from governance.database import connect
 from governance.errors import GovernanceError
@@ -48,6 +49,8 @@ def catalogue(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
         "restart PostgreSQL": _postgres_restarted,
         "PostgreSQL away": _postgres_away,
         "Kafka away": _kafka_away,
+        "rolling restart": _restarted,
+        "more and fewer nodes": _scaled,
         "promotion": _promoted,
         "rollback": _rolled_back,
         "hostile bytes": _hostile_bytes,
@@ -160,6 +163,27 @@ def _kafka_away(world: World, rng: random.Random) -> str:
     finally:
         world.broker.start()
     return f"{away:.1f} s, and all that it held is lost"
+
+
+def _restarted(world: World, rng: random.Random) -> str:
+    del rng
+    steps: list[str] = []
+    try:
+        world.host.restart_rolling(steps.append)
+    except ControlError as error:
+        return f"refused: {error}"
+    return f"{len(steps)} nodes replaced"
+
+
+def _scaled(world: World, rng: random.Random) -> str:
+    role, usual = rng.choice((("scorer", SCORERS), ("preprocessor", PREPROCESSORS)))
+    steps: list[str] = []
+    try:
+        for count in (usual + 1, usual):
+            world.host.scale({role: count}, steps.append)
+    except ControlError as error:
+        return f"refused: {error}"
+    return ", ".join(steps)
 
 
 def _promoted(world: World, rng: random.Random) -> str:
