@@ -38,7 +38,7 @@ from models.spec import FeatureSpec, load_spec
 #: Columns of each kind for 20 features; the one text becomes six.
 _SHARES = {"scaled": 5, "logged": 3, "binned": 3, "plain": 3, "text": 1}
 _WORDS = ("chip", "contactless", "online", "transfer", "debit", "other")
-_TURNS, _ROWS, _SLOW_ROWS, _BATCH = 7, 2_000, 20, 20_000
+_TURNS, _ROWS, _SLOW_ROWS, _BATCH = 5, 1_000, 10, 10_000
 
 Row = dict[str, Any]
 

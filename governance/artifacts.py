@@ -129,6 +129,7 @@ def describe(path: Path, kind: Kind) -> dict[str, Any]:
         if kind == "code_package":
             return open_package(path).describe()
         spec = load_spec(path)
+        spec.check_golden()
     except ModelError as error:
         raise InvalidArtifactError(str(error)) from error
     return {"spec": spec.name, "version": spec.version, "feature_names": list(spec.feature_names)}

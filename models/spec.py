@@ -73,6 +73,7 @@ __all__ = ["FeatureSpec", "SpecError", "Storage", "TransactionError", "load_spec
 Transaction = Mapping[str, Any]
 Matrix = NDArray[np.float32]
 
+_WIRE = np.dtype("<f4")
 #: Transactions that are computed at once: their columns stay in the processor's cache.
 _CHUNK = 4096
 
@@ -154,7 +155,8 @@ class FeatureSpec:
         Returns:
             float32 [n_features].
         """
-        return np.frombuffer(self.packed(transaction), "<f4").astype(np.float32)
+        # Of a bytearray, so that callers may write to it.
+        return np.frombuffer(bytearray(self.packed(transaction)), _WIRE).astype(np.float32, copy=False)
 
     def matrix(self, transactions: Iterable[Transaction]) -> Matrix:
         """Compute the features of many transactions, as training does.

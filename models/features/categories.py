@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -128,7 +129,7 @@ def looked_up(column: Column, rows: dict[Any, Any], unknown: Any, missing: Any) 
     """Look a column up; None stands for an error."""
     raw = as_list(column)
     get = {**rows, None: missing}.get
-    found = [get(value, _UNKNOWN) for value in raw]
+    found = list(map(get, raw, repeat(_UNKNOWN)))
     if _UNKNOWN in found:
         pairs = zip(raw, found, strict=True)
         nan = {True: unknown, False: missing}
