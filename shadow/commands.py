@@ -33,7 +33,7 @@ from governance.terminal import (
 )
 from models.errors import ModelError
 from shadow.errors import ShadowError
-from shadow.replay_commands import replay_command
+from shadow.replay_commands import archive_command, replay_command
 from shadow.report_commands import diff_command, failing_plainly, report_command
 
 NameArgument = Annotated[str, typer.Argument(help="The shadow.")]
@@ -53,6 +53,7 @@ def shadow_app(locate: Locate) -> typer.Typer:
     app.command(name="report")(report_command(locate))
     app.command(name="diff")(diff_command(locate))
     app.command(name="replay")(replay_command(locate))
+    app.command(name="archive")(archive_command())
     return app
 
 

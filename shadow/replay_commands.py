@@ -1,4 +1,4 @@
-"""The sub-command `shadow replay`."""
+"""The sub-commands `shadow replay` and `shadow archive`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from actors.config import Settings
 from governance.database import Connection
 from governance.replays import Progress, Source, ask, progress
 from governance.shadows import find_shadow
-from governance.terminal import ByOption, ConfigOption, JsonOption, Locate, connected, fail, say
+from governance.terminal import (
+    ByOption,
+    ConfigOption,
+    JsonOption,
+    Locate,
+    connected,
+    fail,
+    failing_plainly,
+    say,
+)
 from shadow.errors import ShadowError
 
 _ROOT = Path(__file__).parents[1]
@@ -81,6 +90,36 @@ def replay_command(locate: Locate) -> Callable[..., None]:
         raise typer.Exit(1 if found.failed else 0)
 
     return replay
+
+
+def archive_command() -> Callable[..., None]:
+    """Return the sub-command `archive`."""
+
+    def archive(
+        directory: Annotated[Path, typer.Argument(help="Where the files go; made if it is missing.")],
+        since: Annotated[
+            datetime, typer.Option("--from", formats=_FORMATS, help="Answers from this moment on, in UTC,")
+        ],
+        until: Annotated[
+            datetime | None,
+            typer.Option("--to", formats=_FORMATS, help="and before this one.", show_default="now"),
+        ] = None,
+        source: Annotated[str, typer.Option(help="kafka, or database.")] = "kafka",
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Write live records to Parquet files, to replay them when nothing else keeps them any more."""
+        from shadow.replay_sources import archive as write  # noqa: PLC0415 - it loads Kafka's client
+
+        settings = settings_or_exit(config)
+        first, last = _utc(since), _utc(until) if until else datetime.now(UTC)
+        with _failing_plainly(), failing_plainly():
+            kind, places = _places(settings, source, first, last)
+            count = write(kind, places, settings, first, last, directory)
+        facts = {"directory": str(directory), "records": count}
+        say(facts, f"{count} live records are in {directory}", as_json=as_json)
+
+    return archive
 
 
 @contextmanager

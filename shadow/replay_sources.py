@@ -14,12 +14,12 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from actors.config import KafkaSettings, Settings
 from governance import transactions
 from governance.database import Connection, connect
-from governance.replays import Part
+from governance.replays import Source
 from governance.transactions import Transaction
 from shadow.batch import Message
-from shadow.errors import BrokerError
+from shadow.errors import BrokerError, RecordError
 from shadow.kafka import consumer, topic
-from shadow.record import LiveRecord
+from shadow.record import LiveRecord, unpack_record
 
 #: Records of a part of a partition, at most: parts are what is shared among processes and nodes.
 PART_RECORDS: Final = 20_000
@@ -124,15 +124,49 @@ def parquet_places(directory: Path) -> Places:
     return places
 
 
-def read_part(part: Part, settings: Settings, count: int) -> Iterator[list[Message]]:
-    """Yield the records of a part, so many at a time at most; an empty list where it has to wait."""
-    if part.source == "kafka":
+def read_place(
+    source: Source, place: Mapping[str, Any], settings: Settings, count: int
+) -> Iterator[list[Message]]:
+    """Yield the records of a place, so many at a time at most; an empty list where it has to wait."""
+    if source == "kafka":
         assert settings.kafka is not None  # noqa: S101 - whoever takes such a part has looked
-        yield from _read_kafka(settings.kafka, settings.environment, part.place, count)
-    elif part.source == "parquet":
-        yield from _read_parquet(part.place, count)
+        yield from _read_kafka(settings.kafka, settings.environment, place, count)
+    elif source == "parquet":
+        yield from _read_parquet(place, count)
     else:
-        yield from _read_database(settings, part.place, count)
+        yield from _read_database(settings, place, count)
+
+
+def archive(
+    source: Source, places: Places, settings: Settings, since: datetime, until: datetime, directory: Path
+) -> int:
+    """Write the live records between two moments to Parquet files, one for each place; return how many.
+
+    Raises:
+        OSError: the disk does not take them. Files appear whole; those that are there already are replaced.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - it is large, and only these files need it
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    directory.mkdir(parents=True, exist_ok=True)
+    schema, written = pa.schema([(RECORD_COLUMN, pa.binary())]), 0
+    for number, place in enumerate(places):
+        whole = directory / f"{settings.environment}-{since:%Y%m%dT%H%M%S}-{number:05d}.parquet"
+        partial = whole.with_name(f".{whole.name}.partial")
+        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for messages in read_place(source, place, settings, PART_RECORDS):
+                records = [raw for one in messages if _lies_between(raw := one.value() or b"", since, until)]
+                writer.write_batch(pa.record_batch([pa.array(records, pa.binary())], schema))
+                written += len(records)
+        partial.rename(whole)
+    return written
+
+
+def _lies_between(raw: bytes, since: datetime, until: datetime) -> bool:
+    try:
+        return since.timestamp() <= unpack_record(raw).at < until.timestamp()
+    except RecordError:
+        return False
 
 
 def _offsets(client: Any, name: str, partitions: Any, when: float) -> Mapping[int, int]:

@@ -21,7 +21,7 @@ from shadow.evaluating import Evaluating
 from shadow.flow import Flow
 from shadow.letters import DeadLetters
 from shadow.process import PROGRAM, CandidateProcess, limits_of
-from shadow.replay_sources import read_part
+from shadow.replay_sources import read_place
 from shadow.store import Summarise
 from shadow.storing import Database, Graveyard, Storing
 from shadow.summary import fold, merge
@@ -132,7 +132,7 @@ class ReplayWorker:
 
     def _pump(self, part: Part, flow: Flow[Batch], storing: Storing) -> bool:
         read, beat_at = 0, 0.0
-        source = read_part(part, self._settings, BATCH)
+        source = read_place(part.source, part.place, self._settings, BATCH)
         first, last = part.since.timestamp(), part.until.timestamp()
         for messages in source:
             if self._stop.is_set():
