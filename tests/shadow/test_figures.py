@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -229,6 +230,37 @@ def test_those_who_look_may_report_and_nodes_may_settle(connection: Connection, 
     connection.execute("UPDATE shadow_summary SET hour = hour - interval '9 hours'")
     assert settle(connection, made.rows[0].shadow) > 0
     connection.execute("RESET ROLE")
+
+
+def test_results_that_come_while_hours_are_settled_are_counted_once(connection: Connection, dsn: str) -> None:
+    shadow = start_shadow(connection)
+    rows = make(600, shadow=shadow, first=datetime.now(UTC) - timedelta(days=30)).rows
+    spread = [replace(row, at=row.at + timedelta(hours=i % 7)) for i, row in enumerate(rows)]
+
+    def store(start: int) -> None:
+        with connect(dsn) as other:
+            for i in range(start, 600, 40):
+                put(other, spread[i : i + 20])
+
+    def settle_often(done: threading.Event) -> int:
+        merged = 0
+        with connect(dsn) as other:
+            while not done.is_set():
+                merged += settle(other, shadow)
+        return merged
+
+    done = threading.Event()
+    with ThreadPoolExecutor(4) as threads:
+        settling = [threads.submit(settle_often, done) for _ in range(2)]
+        storing = [threads.submit(store, start) for start in (0, 20)]
+        try:
+            for one in storing:
+                one.result()
+        finally:
+            done.set()
+        assert sum(one.result() for one in settling) > 7
+    settle(connection, shadow)
+    assert read_summary(connection, shadow) == fold(spread)
 
 
 class Counting:
