@@ -23,12 +23,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.balancer import setup_of
+from actors.blackbox import open_box
 from actors.config import DEFAULT_FILE, Settings, load_settings
 from actors.errors import ConfigError
 from actors.host import Host
 from actors.host_commands import here, register_host_commands
 from actors.launcher import watch_parent
-from actors.roles import Roles
+from actors.roles import LIVE_ROLES, Roles
 from governance.database import connect, migrate
 from governance.membership import members
 from haproxy.setup import Setup
@@ -129,6 +130,8 @@ def _node(roles: Roles) -> Callable[..., None]:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         if parent_fd is not None:
             watch_parent(parent_fd)
+        if role not in LIVE_ROLES:  # which open their own, for their actors to note what they do
+            open_box(settings.logs.expanduser(), f"{role}-{index}")
         _end_process(roles[role](settings, index, port))
 
     return node

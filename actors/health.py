@@ -87,5 +87,6 @@ class HealthActor(MailboxActor):
             "role": state.role,
             "environment": state.environment,
             "release": state.holdings.current,
+            "counters": {name: dict(counted()) for name, counted in list(state.counters.items())},
             "code": {name: dict(counted()) for name, counted in list(state.code_counters.items())},
         }

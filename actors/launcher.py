@@ -205,10 +205,11 @@ class Launcher:
         if self._thread is not None:
             self._thread.join()
         give_up_at = time.monotonic() + STOP_S
-        for kept in reversed(self._kept):
-            if kept.process is not None and kept.process.poll() is None:
-                kept.process.terminate()
-                _end(kept.process, give_up_at, kept.spec.id)
+        for kept in reversed(list(self._kept)):
+            process = kept.process  # a command that replaces it may be under way
+            if process is not None and process.poll() is None:
+                process.terminate()
+                _end(process, give_up_at, kept.spec.id)
         self._ear.close()
         os.close(self._read_end)
         os.close(self._write_end)
@@ -270,6 +271,8 @@ class Launcher:
             kept.process.kill()
 
     def _launch(self, kept: _Kept) -> None:
+        if self._stopping.is_set():
+            return
         argv = [part.replace(PARENT_FD, str(self._read_end)) for part in kept.spec.argv]
         with (self._logs / f"{kept.spec.id}.log").open("ab") as log:
             kept.process = subprocess.Popen(  # noqa: S603 - our own command line

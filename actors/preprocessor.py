@@ -125,6 +125,11 @@ class PreprocessorActor(ServingActor):
             return None
         return super().on_receive(message)
 
+    def counters(self) -> dict[str, int]:
+        """Return what was counted here, and with `scorers.` before its name what was at the scorers' pool."""
+        pool = {f"scorers.{name}": count for name, count in self.pool.counters().items()}
+        return {**super().counters(), "fallbacks": self.fallbacks, "rule_errors": self.rule_errors, **pool}
+
     def busy_s(self, now: float) -> float:
         """Return for how long all scorers have asked not to be asked."""
         return self.pool.busy_s(now)

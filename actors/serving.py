@@ -91,11 +91,16 @@ class ServingActor(MailboxActor):
         """Listen."""
         self.listener = self._listen(time.monotonic() + REBIND_S)
         self.state.endpoints[self.name] = self.listener.endpoint
+        self.state.counters[self.name] = self.counters
         logger.info("%s listens at %s", self.name, self.listener.endpoint)
 
     @abstractmethod
     def on_batch(self, requests: list[Request]) -> None:
         """Take all requests that have arrived."""
+
+    def counters(self) -> dict[str, int]:
+        """Return what was counted here, by name; safe from any thread."""
+        return self.listener.counters()
 
     def _take_batch(self, requests: list[Request]) -> None:
         if self.state.box is not None:

@@ -96,6 +96,7 @@ class NodeState:
         health: where its health is asked, as host:port; "" until somebody answers there.
         leaving: it takes its leave: whoever asks is told so, and callers move on.
         box: takes notes of what the actors do, for whoever asks later why this node ended.
+        counters: id of each serving actor to what tells its counts.
     """
 
     node_id: str
@@ -113,6 +114,7 @@ class NodeState:
     health: str = ""
     leaving: bool = False
     box: BlackBox | None = None
+    counters: dict[str, Callable[[], Mapping[str, int]]] = field(default_factory=dict)
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

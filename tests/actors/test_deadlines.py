@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -73,6 +72,7 @@ def test_a_scorer_is_told_what_is_left_and_the_caller_hears_on_time(
         assert 0.59 < taken < 5
         wait_until(lambda: deaf.budgets_us)
         assert all(0 < budget_us <= 600_000 for budget_us in deaf.budgets_us)
+        wait_until(lambda: small.state.counters["p"]()["scorers.expired"] == 1)
     finally:
         deaf.close()
         small.close()
@@ -90,7 +90,6 @@ def test_what_is_late_at_a_scorer_is_dropped_and_counted(context: Context, bundl
             socket.send(wire.pack_header(Kind.VECTOR, 99, 10**7) + body)
             assert socket.poll(LIMIT_S * 1000)
             assert wire.unpack_header(socket.recv()).id == 99
-        listener: Any = small.refs["s0"].proxy().listener.get()
-        assert listener.counters()["late"] == 20
+        assert small.scorers[0].counters["s0"]()["late"] == 20
     finally:
         small.close()
