@@ -14,6 +14,7 @@ import examples.demo
 import governance.commands
 import haproxy.commands
 import models.commands
+import shadow.broker_commands
 import shadow.commands
 import shadow.roles
 
@@ -30,6 +31,7 @@ governance.commands.register_commands(
     app, actors.commands.locate, actors.commands.locate_direct, actors.commands.processes
 )
 actors.trace_commands.register_trace(app, actors.commands.settings_or_exit)
+app.command(rich_help_panel="Set up")(shadow.broker_commands.broker)
 app.add_typer(
     shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"
 )

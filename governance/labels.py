@@ -66,8 +66,9 @@ class Imported:
 class LabelFile:
     """The labels of a CSV or JSONL file. `problems` and `bad` grow while it is read.
 
-    Columns, or keys: `id` (or `transaction_id`), `label` (or `positive`: 1, true, fraud, ... or 0, false,
-    genuine, ...), and optionally `source` and `when` (ISO 8601, or Unix seconds; UTC where it names no zone).
+    Columns, or keys: `id` (or `transaction_id`), `label` (or `positive`, or `fraud`: 1, true, fraud, ... or
+    0, false, genuine, ...), and optionally `source` and `when` (ISO 8601, or Unix seconds; UTC where it names
+    no zone).
 
     Args:
         path: the file: .jsonl or .ndjson has an object a line, anything else is CSV with a header.
@@ -204,7 +205,7 @@ def _read(row: Any, source: str) -> Label:
     if "\0" in str(id_):
         raise ValueError("id has a zero byte, which no stored transaction has")
     told = str(row.get("source") or source)[:_LONGEST].replace("\0", "")
-    return Label(str(id_), _positive(_first(row, "label", "positive")), told, _when(row.get("when")))
+    return Label(str(id_), _positive(_first(row, "label", "positive", "fraud")), told, _when(row.get("when")))
 
 
 def _first(row: Mapping[str, Any], *names: str) -> Any:

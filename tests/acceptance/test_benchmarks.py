@@ -55,6 +55,20 @@ def test_an_engine_that_cannot_load_is_named_with_the_reason(
         Engine("onnxruntime", QUICK, "file")
 
 
+@pytest.mark.timeout(240)
+def test_all_that_is_answered_before_a_tee_reaches_kafka_and_a_sink_stores_what_is_there() -> None:
+    command = [sys.executable, "-m", "benchmarks.tee", "--json", "--seconds", "2", "--rate", "50"]
+    done = subprocess.run(
+        [*command, "--records", "500"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["tee"]["delivered"] == facts["tee"]["taken"] == facts["tee"]["preprocessors_offered"]
+    for one in facts["rates"]["50"].values():
+        assert one["interval"][0] <= one["interval"][1]
+    assert facts["sink"]["a_second"] > 0
+
+
 def test_every_listener_gets_every_release() -> None:
     command = [sys.executable, "-m", "benchmarks.notify", "--json", "--nodes", "40", "--rounds", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
