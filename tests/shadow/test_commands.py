@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.config import KafkaSettings
+from governance.policy import read_policy, set_policy
 from governance.shadows import Shadow
 from run import app
 from shadow.result import ResultRow
@@ -75,12 +76,20 @@ def test_a_shadow_from_start_to_promote(world: World, run: Run) -> None:
     behind(world, 100.0)
     assert "behind the live stream, 60 are borne" in " ".join(run("promote", "one", code=2).split())
     behind(world, 0.0)
+    with world.connect() as connection:
+        for asked in (5000, 1000):
+            policy = read_policy({"shadow": {"min_observations": asked}})
+            set_policy(connection, "test", policy, by="ann", reason="care")
+            if asked > 1200:
+                assert "1200" in run("promote", "one", code=2)
     done = run("promote", "one", "--by", "eve", "--json")
     assert (done["state"], done["release"]) == ("active", 2)
     (found,) = run("list", "--all", "--json")["shadows"]
     assert (found["state"], found["release"], found["state_by"]) == ("promoted", 2, "eve")
     with world.connect() as connection:
-        reports = connection.execute("SELECT made_by, figures FROM shadow_report ORDER BY id").fetchall()
+        reports = connection.execute("SELECT id, made_by, figures FROM shadow_report ORDER BY id").fetchall()
+        released = connection.execute("SELECT evidence FROM release WHERE number = 2").fetchone()
+    assert released == {"evidence": reports[-1]["id"]}
     assert [report["made_by"] for report in reports][-1] == "eve"
     assert reports[-1]["figures"]["figures"]["observations"] == 1200
     assert "nothing of it is left" in run("promote", "one", code=2)
