@@ -168,6 +168,9 @@ def score(
         int | None,
         typer.Option(help="A release that the nodes hold.", show_default="the current one, or the canary"),
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Let all that is live go first; the tee keeps no copy.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Score a file of transactions on the running system; answers are JSON lines, in the file's order.
@@ -182,7 +185,9 @@ def score(
     try:
         with Client(addresses, deadline=deadline) as client, _progress() as progress:
             task = progress.add_task("scored", total=None if str(file) == "-" else _count(file))
-            for result in client.score_many(_transactions(file), window=window, release=release):
+            for result in client.score_many(
+                _transactions(file), window=window, release=release, replay=replay
+            ):
                 total += 1
                 failed += isinstance(result, ScorewireError)
                 sink.write(json.dumps(_line(result)) + "\n")
