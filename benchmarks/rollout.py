@@ -4,7 +4,7 @@
 
 Four preprocessor and four scorer nodes, each a process, serve transactions that arrive at a steady rate,
 whatever the answers take. Each round promotes a model that no node holds, so that all must fetch, verify,
-map, warm and check it, and leads back again. `--big`: the forest of benchmarks/forest.py (250 trees, about 29
+map, warm and check it, and leads back again. `--big`: the forest of benchmarks/forest.py (250 trees, 25
 million nodes) instead of a small one. Times are the database's; `answers_ms` is what callers see: from the
 call to the last transaction that is answered by the release before. The machine is shared by the nodes, the
 database and the load.
@@ -35,6 +35,7 @@ from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.promotion import promote
 from governance.rollouts import wait_settled, wait_taken_up
+from models.bundle import open_bundle
 from models.importers import import_model
 from transport.client import AsyncClient
 
@@ -236,13 +237,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--big", action="store_true", help="250 trees, 29 million nodes")
+    parser.add_argument("--big", action="store_true", help="the forest of 250 deep trees")
     parser.add_argument("--rounds", type=int, default=5, help="a promotion and a rollback each")
     parser.add_argument("--rate", type=float, default=100.0, help="transactions a second")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-bench-")))
         paths = bundles(directory, big=arguments.big)
+        meta = open_bundle(paths[0]).meta
         settings, addresses = serve(stack, directory)
         register_file(settings, spec_file(directory), "feature_spec", "numbers")
         digests = [register_file(settings, path, "bundle", path.stem) for path in paths]
@@ -255,7 +257,7 @@ def main() -> None:
         measured = measure(settings, addresses, digests, arguments.rounds, arguments.rate)
         changes, load = asyncio.run(measured)
     figures = {
-        "model": "250 trees, 29 million nodes" if arguments.big else "50 trees",
+        "model": f"{meta.n_trees} trees, {meta.n_nodes} nodes",
         "nodes": PREPROCESSORS + SCORERS,
         "rate": arguments.rate,
         **report(changes, load),
