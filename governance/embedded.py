@@ -22,6 +22,7 @@ from governance.errors import EmbeddedPostgresError
 
 #: Seconds that a start or a stop may take.
 START_S, STOP_S = 60.0, 30.0
+_STILL_THERE = b"pre-existing shared memory block"
 _LONGEST_SOCKET_PATH = 100
 #: PostgreSQL refuses to run as root; this user exists everywhere and owns nothing.
 _STAND_IN = "nobody"
@@ -65,7 +66,26 @@ class EmbeddedPostgres:
             EmbeddedPostgresError: it does not; with the end of its log.
         """
         self._prepare()
-        with (self._directory / "log").open("ab") as log:
+        give_up_at = time.monotonic() + START_S
+        while True:
+            size = self._log.stat().st_size if self._log.exists() else 0
+            self._launch()
+            try:
+                self._wait_until_it_answers()
+            except EmbeddedPostgresError:
+                # Processes of a server that was killed may need a while to notice.
+                if time.monotonic() > give_up_at or _STILL_THERE not in self._log.read_bytes()[size:]:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "log"
+
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 [
                     self._binaries / "postgres",
@@ -79,7 +99,6 @@ class EmbeddedPostgres:
                 # Ctrl-C is for whoever runs this server, who stops it in order.
                 start_new_session=True,
             )
-        self._wait_until_it_answers()
 
     def stop(self) -> None:
         """Stop it in order. Stopping twice is harmless."""
@@ -144,7 +163,7 @@ class EmbeddedPostgres:
             except psycopg.OperationalError as error:
                 ended = self._process is None or self._process.poll() is not None
                 if ended or time.monotonic() > give_up_at:
-                    tail = (self._directory / "log").read_text(errors="replace")[-2000:]
+                    tail = self._log.read_text(errors="replace")[-2000:]
                     raise EmbeddedPostgresError(f"PostgreSQL does not start: {error}\n{tail}") from error
                 time.sleep(0.05)
             else:

@@ -24,6 +24,9 @@ from benchmarks.chaos.load import Load
 from benchmarks.chaos.report import Done, latencies, show, with_worst
 from benchmarks.chaos.world import World, running
 from governance.database import connect
+from governance.errors import GovernanceError
+from haproxy.errors import HaproxyError
+from shadow.errors import BrokerError
 
 #: Seconds of the closed loop that finds the capacity, and the shares of a run that are quiet at its begin.
 CAPACITY_S, QUIET = 3.0, 0.15
@@ -79,7 +82,12 @@ def _rage(world: World, faults: dict[str, Fault], rng: random.Random, began: flo
     done = []
     while time.time() < end:
         name, at = deal(), time.time()
-        note = faults[name](world, rng)
+        try:
+            note = faults[name](world, rng)
+        except (BrokerError, GovernanceError, HaproxyError, OSError) as error:
+            _tell(f"{at - began:6.1f} s  {name} could not be done: {error}")
+            world.wait_for_full_strength(STRENGTH_S)
+            continue
         healed = time.time()
         took = world.wait_for_full_strength(STRENGTH_S)
         strength = None if took is None else round(time.time() - at, 2)
