@@ -26,7 +26,7 @@ from benchmarks.chaos.world import World, running
 from governance.database import connect
 from governance.errors import GovernanceError
 from haproxy.errors import HaproxyError
-from shadow.errors import BrokerError
+from shadow.errors import ShadowError
 
 #: Seconds of the closed loop that finds the capacity, and the shares of a run that are quiet at its begin.
 CAPACITY_S, QUIET = 3.0, 0.15
@@ -84,7 +84,7 @@ def _rage(world: World, faults: dict[str, Fault], rng: random.Random, began: flo
         name, at = deal(), time.time()
         try:
             note = faults[name](world, rng)
-        except (BrokerError, GovernanceError, HaproxyError, OSError) as error:
+        except (GovernanceError, HaproxyError, ShadowError, OSError) as error:
             _tell(f"{at - began:6.1f} s  {name} could not be done: {error}")
             world.wait_for_full_strength(STRENGTH_S)
             continue
