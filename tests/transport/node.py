@@ -48,7 +48,8 @@ class EchoNode:
         self.batches.append(len(requests))
         for request in self.listener.drop_late(requests):
             transaction = wire.unpack_body(request.frame)["transaction"]
-            time.sleep(self.slow_s)
+            if self.slow_s:
+                time.sleep(self.slow_s)
             self.do(request, self.always or transaction.get("do", "echo"), transaction.get("payload"))
 
     def do(self, request: Request, what: str, payload: object) -> None:

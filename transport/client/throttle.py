@@ -10,10 +10,10 @@ import math
 import random
 
 #: How many times as much is sent as the nodes take, and the share of all that is sent in any case: so a
-#: caller finds out when they take more, and is back at its full rate within two seconds.
-EXCESS, LEAST = 1.5, 0.1
+#: caller finds out when they take more, and is back at its full rate within a second.
+EXCESS, LEAST = 1.5, 0.2
 #: Seconds in which what was counted fades to a third.
-_FADE_S = 0.3
+_FADE_S = 0.2
 #: Outcomes below which nothing is concluded.
 _ENOUGH = 20.0
 
