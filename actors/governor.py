@@ -149,7 +149,7 @@ class GovernorActor(MailboxActor):
         if current not in held.releases:
             return
         kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
-        found = Holdings(MappingProxyType(kept), current, _canary(view, kept, held.canary))
+        found = Holdings(MappingProxyType(kept), current, _canary(view, kept, held.canary), view.activation)
         if found != held:
             self._state.holdings = found
         if held.current != current:

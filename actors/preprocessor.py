@@ -9,16 +9,17 @@ from typing import Any
 
 import zmq
 
+from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
 from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.serving import ServingActor
-from actors.state import Loaded, NodeState
+from actors.state import Holdings, Loaded, NodeState
 from actors.tally import Tally
 from models.field_policy import policy_of
 from models.spec import TransactionError
 from transport.client import wire
-from transport.client.answer import Answer, Decision, Trace, pack_answer
+from transport.client.answer import Answer, Decision, pack_answer
 from transport.client.errors import (
     DeadlineExceededError,
     NodeFailedError,
@@ -42,8 +43,6 @@ MAX_IN_FLIGHT = 2_000
 HAND_OVER_S = 2.0
 #: Seconds after which there may be fewer.
 FULL_RETRY_S = 0.01
-#: How long before the deadline a fallback answer leaves: a share of the time left, and seconds at most.
-FALLBACK_SHARE, FALLBACK_S = 0.1, 0.02
 
 
 class RefreshScorers:
@@ -74,6 +73,8 @@ class PreprocessorActor(ServingActor):
         self._policies: dict[int, bytes] = {}
         #: How often a release's fallback was answered, since no score came in time.
         self.fallbacks = 0
+        #: How often it refused since others had a newer release of which it could not learn in time.
+        self.behind = 0
 
     def on_start(self) -> None:
         """Reach the scorers that are known, and the tee where there is one, then listen."""
@@ -128,7 +129,8 @@ class PreprocessorActor(ServingActor):
     def counters(self) -> dict[str, int]:
         """Return what was counted here, and with `scorers.` before its name what was at the scorers' pool."""
         pool = {f"scorers.{name}": count for name, count in self.pool.counters().items()}
-        return {**super().counters(), "fallbacks": self.fallbacks, "rule_errors": self.rule_errors, **pool}
+        own = {"fallbacks": self.fallbacks, "rule_errors": self.rule_errors, "behind": self.behind}
+        return {**super().counters(), **own, **pool}
 
     def busy_s(self, now: float) -> float:
         """Return for how long all scorers have asked not to be asked."""
@@ -173,21 +175,21 @@ class PreprocessorActor(ServingActor):
             raise
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
-        call = _Call(self, request, loaded, tally, id_, transaction)
+        call = Call(self, request, loaded, tally, id_, transaction)
         self._in_flight += 1
         if len(vectors) == len(loaded.specs):
             self._ask_scorers(call, vectors)
         else:
             self._ask_code(call, vectors)
 
-    def _ask_scorers(self, call: _Call, vectors: Vectors) -> None:
+    def _ask_scorers(self, call: Call, vectors: Vectors) -> None:
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
         priority = wire.REPLAY if call.request.replay else {}
         message = wire.pack_body({**priority, "release": call.loaded.release, **sent})
         call.asked, call.message = time.monotonic(), message
         self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
 
-    def _ask_code(self, call: _Call, vectors: Vectors) -> None:
+    def _ask_code(self, call: Call, vectors: Vectors) -> None:
         """Have code compute the features that no spec does; then go on as without code."""
         specs, payload = call.loaded.specs, calls.pack_transaction(call.transaction)
 
@@ -215,6 +217,8 @@ class PreprocessorActor(ServingActor):
         if wanted is not None and not isinstance(wanted, int):
             raise ProtocolError("a release is named by its number", field="release", rule="type")
         holdings = self.state.holdings
+        if self.state.ahead > holdings.activation and wanted is None:
+            self._refuse_if_behind(holdings)
         loaded, tally = holdings.find(wanted), None
         if wanted is None and loaded is not None and (canary := holdings.canary) is not None:
             key = transaction.get(canary.key or loaded.spec.id_field or "")
@@ -233,7 +237,16 @@ class PreprocessorActor(ServingActor):
             )
         return loaded, tally
 
-    def finish(self, call: _Call, outcome: bytes | Exception) -> None:
+    def _refuse_if_behind(self, holdings: Holdings) -> None:
+        """Stamp no release that others have left, once this node has had its time to learn of it."""
+        if self.state.is_behind(time.monotonic()):
+            self.behind += 1
+            raise UnknownReleaseError(
+                f"{self.state.node_id} knows release {holdings.current} as current, has not reached the "
+                "database since, and its scorers know a newer one: ask elsewhere"
+            )
+
+    def finish(self, call: Call, outcome: bytes | Exception) -> None:
         """Answer the caller with what the scorers said, or with what went wrong."""
         if isinstance(outcome, Exception):
             fallback = call.fallback() if isinstance(outcome, _UNANSWERED) else None
@@ -243,7 +256,7 @@ class PreprocessorActor(ServingActor):
         else:
             self._reply(call, call.answer(outcome))
 
-    def _have_decided(self, call: _Call, frame: bytes) -> None:
+    def _have_decided(self, call: Call, frame: bytes) -> None:
         """Have code decide, then answer."""
         answered = time.monotonic()
         body = wire.unpack_body(frame)
@@ -262,7 +275,7 @@ class PreprocessorActor(ServingActor):
         payload = calls.pack_case(call.transaction, body["scores"])
         self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take)
 
-    def _reply(self, call: _Call, answer: Answer) -> None:
+    def _reply(self, call: Call, answer: Answer) -> None:
         self._in_flight -= 1
         self._answer(call, answer)
         if call.tally is not None:
@@ -270,14 +283,14 @@ class PreprocessorActor(ServingActor):
         for counter in call.loaded.drift.values():
             counter.see(call.transaction)
 
-    def _answer(self, call: _Call, answer: Answer) -> None:
+    def _answer(self, call: Call, answer: Answer) -> None:
         """Let the answer leave; then, and only if somebody waits for it, copy it."""
         packed = pack_answer(answer)
         left = self.listener.answer(call.request, packed)
         if left and self._tee is not None and not call.request.replay:
             self._copy(self._tee, call, packed)
 
-    def _copy(self, tee: TeeSender, call: _Call, answer: bytes) -> None:
+    def _copy(self, tee: TeeSender, call: Call, answer: bytes) -> None:
         """Hand the parts of an answered transaction to the tee, as they are."""
         loaded, canary = call.loaded, self.state.holdings.canary
         policy = self._policies.get(loaded.release)
@@ -288,7 +301,7 @@ class PreprocessorActor(ServingActor):
         flags = CANARY if canary is not None and canary.release == loaded.release else 0
         tee.offer(time.time(), flags, policy, call.request.frame, call.message, answer)
 
-    def _give_up(self, call: _Call, error: Exception, fallback: Answer | None = None) -> None:
+    def _give_up(self, call: Call, error: Exception, fallback: Answer | None = None) -> None:
         self._in_flight -= 1
         if fallback is not None:
             self.fallbacks += 1
@@ -301,91 +314,5 @@ class PreprocessorActor(ServingActor):
             call.tally.fail(getattr(error, "code", "internal"))
 
 
-class _Call:
-    """One transaction that is with the scorers."""
-
-    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "transaction")
-
-    def __init__(
-        self,
-        actor: PreprocessorActor,
-        request: Request,
-        loaded: Loaded,
-        tally: Tally | None,
-        id_: str,
-        transaction: Mapping[str, Any],
-    ) -> None:
-        self.actor = actor
-        self.request = request
-        self.loaded = loaded
-        self.tally = tally
-        self.id = id_
-        self.transaction = transaction
-        self.asked = time.monotonic()
-        self.message = b""
-
-    def done(self, outcome: bytes | Exception) -> None:
-        self.actor.finish(self, outcome)
-
-    def answer(self, frame: bytes) -> Answer:
-        body = wire.unpack_body(frame)
-        answered = time.monotonic()
-        return self.with_decision(body, answered, self.decide(body["scores"]))
-
-    def with_decision(self, body: Mapping[str, Any], answered: float, decision: Decision | None) -> Answer:
-        now = time.monotonic()
-        trace = Trace(
-            release=self.loaded.release,
-            environment=self.loaded.environment,
-            pipeline=self.loaded.pipeline,
-            nodes={"preprocessor": self.actor.state.node_id, "scorer": body["node"]},
-            us={
-                "features": _us(self.asked - self.request.arrived),
-                "scorer": _us(answered - self.asked),
-                "kernel": body["kernel_us"],
-                "decision": _us(now - answered),
-                "total": _us(now - self.request.arrived),
-            },
-            stale_s=self.actor.state.stale_s(now),
-        )
-        return Answer(self.id, body["scores"], trace, decision)
-
-    def deadline(self) -> float:
-        """Return until when the scorers may answer: earlier where there is something to say without them."""
-        rules, until = self.loaded.rules, self.request.deadline
-        if rules is None or rules.fallback is None:
-            return until
-        return until - min(FALLBACK_S, FALLBACK_SHARE * (until - self.request.arrived))
-
-    def fallback(self) -> Answer | None:
-        """Return what the release's rules answer without a score; None where they say nothing."""
-        found = None if self.loaded.rules is None else self.loaded.rules.fallback
-        if found is None:
-            return None
-        now = time.monotonic()
-        trace = Trace(
-            release=self.loaded.release,
-            environment=self.loaded.environment,
-            pipeline=self.loaded.pipeline,
-            nodes={"preprocessor": self.actor.state.node_id},
-            us={"features": _us(self.asked - self.request.arrived), "total": _us(now - self.request.arrived)},
-        )
-        return Answer(self.id, {}, trace, Decision(found.outcome, found.reasons), fallback=True)
-
-    def decide(self, scores: Mapping[str, float]) -> Decision | None:
-        found = self.loaded.decide(scores, self.transaction)
-        if found is None:
-            return None
-        if found.errors:
-            self.actor.rule_errors += found.errors
-            if self.tally is not None:
-                self.tally.note("rule")
-        return Decision(found.outcome, found.reasons)
-
-
 #: What the scorers' pool says where no score will come in time.
 _UNANSWERED = (DeadlineExceededError, NoNodeError, NodeFailedError)
-
-
-def _us(seconds: float) -> int:
-    return int(seconds * 1e6)

@@ -112,8 +112,13 @@ class ScorerActor(ServingActor):
 
     def _answer(self, rows: list[Row], scores: list[dict[str, float]], began: int) -> None:
         kernel_us = (time.perf_counter_ns() - began) // 1000
+        said = {
+            "node": self.state.node_id,
+            "kernel_us": kernel_us,
+            "activation": self.state.holdings.activation,
+        }
         for (request, _), found in zip(rows, scores, strict=True):
-            answer = {"scores": found, "node": self.state.node_id, "kernel_us": kernel_us}
+            answer = {"scores": found, **said}
             self.listener.answer(request, wire.pack_body(answer))
 
     def _ask_code(self, loaded: Loaded, rows: list[Row]) -> None:

@@ -54,6 +54,7 @@ class View:
         previous: the one that was active before it, kept loaded for a return; None if there was none.
         coming: the rollout that is preparing, or None.
         members: the nodes that are alive.
+        activation: counts up with each release that becomes current, also with one that is led back to.
     """
 
     current: Release | None
@@ -61,6 +62,7 @@ class View:
     previous: Release | None
     coming: Rollout | None
     members: tuple[Member, ...]
+    activation: int = 0
 
 
 _VIEW: Final = TypeAdapter(View)
@@ -155,7 +157,10 @@ class Watcher:
         connection = self.connection
         assert connection is not None  # noqa: S101 - the caller has connected
         row = connection.execute(
-            "SELECT view_of(%s, %s)::text AS view", (self._environment, FRESH_S)
+            "SELECT (view_of(%(environment)s, %(fresh_s)s) || jsonb_build_object('activation', (SELECT"
+            " coalesce(max(id), 0) FROM rollout WHERE environment = %(environment)s AND state = 'active'"
+            " AND kind <> 'canary')))::text AS view",
+            {"environment": self._environment, "fresh_s": FRESH_S},
         ).fetchone()
         assert row is not None  # noqa: S101 - it has no FROM
         return _VIEW.validate_json(row["view"])

@@ -331,6 +331,29 @@ def test_answers_of_a_node_that_sees_the_database_no_more_say_for_how_long(small
     assert 60.0 <= stale_s < 60.0 + LIMIT_S
 
 
+def test_a_node_that_cannot_learn_of_a_newer_release_stops_stamping_the_old_one_within_its_bound(
+    small: Any,
+) -> None:
+    running = small()
+    running.state.stale_after_s = 5.0
+    running.state.looked_at = time.monotonic()
+    # Others act on a newer release, which this node has still time to learn of
+    for scorer in running.scorers:
+        scorer.holdings = replace(scorer.holdings, activation=2)
+    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
+    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
+    assert running.state.is_ready()
+    # Past its bound it says so to whoever asks, and stamps nothing
+    running.state.looked_at = time.monotonic() - 6.0
+    assert not running.state.is_ready()
+    with pytest.raises(ScorewireError) as refused:
+        running.client.score({"id": 7, "a": 0.5}, deadline=0.5)
+    assert refused.value.code in ("unknown_release", "no_node")
+    # Once it has looked again it goes on
+    running.state.holdings = replace(running.state.holdings, activation=2)
+    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
+
+
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:
     with context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)

@@ -1,0 +1,125 @@
+"""One transaction that is with the scorers: when its answer is due, and what that says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from actors.state import Loaded
+from actors.tally import Tally
+from transport.client import wire
+from transport.client.answer import Answer, Decision, Trace
+from transport.listener import Request
+
+if TYPE_CHECKING:
+    from actors.preprocessor import PreprocessorActor
+
+#: How long before the deadline a fallback answer leaves: a share of the time left, and seconds at most.
+FALLBACK_SHARE, FALLBACK_S = 0.1, 0.02
+
+
+class Call:
+    """One transaction that is with the scorers.
+
+    Args:
+        actor: whose it is; its counters are kept up.
+        request: as it came.
+        loaded: the release that was stamped on it.
+        tally: where it is counted; None while there is no canary.
+        id_: the transaction's id; "" where it has none.
+        transaction: its fields.
+
+    Attributes:
+        asked: when its features went to the scorers (time.monotonic seconds).
+        message: as they went there.
+    """
+
+    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "transaction")
+
+    def __init__(
+        self,
+        actor: PreprocessorActor,
+        request: Request,
+        loaded: Loaded,
+        tally: Tally | None,
+        id_: str,
+        transaction: Mapping[str, Any],
+    ) -> None:
+        self.actor = actor
+        self.request = request
+        self.loaded = loaded
+        self.tally = tally
+        self.id = id_
+        self.transaction = transaction
+        self.asked = time.monotonic()
+        self.message = b""
+
+    def done(self, outcome: bytes | Exception) -> None:
+        """Take what the scorers' pool says."""
+        self.actor.finish(self, outcome)
+
+    def answer(self, frame: bytes) -> Answer:
+        """Return the answer to what the scorers said, with what the rules decide."""
+        body = wire.unpack_body(frame)
+        answered = time.monotonic()
+        return self.with_decision(body, answered, self.decide(body["scores"]))
+
+    def with_decision(self, body: Mapping[str, Any], answered: float, decision: Decision | None) -> Answer:
+        """Return the answer to what the scorers said (`body`), which came at `answered`, with a decision."""
+        now, state = time.monotonic(), self.actor.state
+        # A scorer of an older version says nothing of it.
+        if (known := body.get("activation", 0)) > state.ahead:
+            state.ahead = known
+        trace = Trace(
+            release=self.loaded.release,
+            environment=self.loaded.environment,
+            pipeline=self.loaded.pipeline,
+            nodes={"preprocessor": state.node_id, "scorer": body["node"]},
+            us={
+                "features": _us(self.asked - self.request.arrived),
+                "scorer": _us(answered - self.asked),
+                "kernel": body["kernel_us"],
+                "decision": _us(now - answered),
+                "total": _us(now - self.request.arrived),
+            },
+            stale_s=state.stale_s(now),
+        )
+        return Answer(self.id, body["scores"], trace, decision)
+
+    def deadline(self) -> float:
+        """Return until when the scorers may answer: earlier where there is something to say without them."""
+        rules, until = self.loaded.rules, self.request.deadline
+        if rules is None or rules.fallback is None:
+            return until
+        return until - min(FALLBACK_S, FALLBACK_SHARE * (until - self.request.arrived))
+
+    def fallback(self) -> Answer | None:
+        """Return what the release's rules answer without a score; None where they say nothing."""
+        found = None if self.loaded.rules is None else self.loaded.rules.fallback
+        if found is None:
+            return None
+        now = time.monotonic()
+        trace = Trace(
+            release=self.loaded.release,
+            environment=self.loaded.environment,
+            pipeline=self.loaded.pipeline,
+            nodes={"preprocessor": self.actor.state.node_id},
+            us={"features": _us(self.asked - self.request.arrived), "total": _us(now - self.request.arrived)},
+        )
+        return Answer(self.id, {}, trace, Decision(found.outcome, found.reasons), fallback=True)
+
+    def decide(self, scores: Mapping[str, float]) -> Decision | None:
+        """Decide by the release's rules; None where it has none."""
+        found = self.loaded.decide(scores, self.transaction)
+        if found is None:
+            return None
+        if found.errors:
+            self.actor.rule_errors += found.errors
+            if self.tally is not None:
+                self.tally.note("rule")
+        return Decision(found.outcome, found.reasons)
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)
