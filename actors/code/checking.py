@@ -30,7 +30,8 @@ def check(path: Path, limits: CodeLimits) -> dict[str, Any]:
     Raises:
         ModelError, ActorError: what a node would refuse it for.
     """
-    with tempfile.TemporaryDirectory(prefix="scorewire-code-") as directory:
+    # A worker that is just being started may still write there: what it leaves is the system's to clear.
+    with tempfile.TemporaryDirectory(prefix="scorewire-code-", ignore_cleanup_errors=True) as directory:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         stage = open_stage(path, digest, Path(directory), limits)
         began = time.perf_counter()

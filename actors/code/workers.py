@@ -237,6 +237,9 @@ class CodeWorkers:
     # -- answers
 
     def _read(self, worker: Worker) -> None:
+        # Looked at before its last words are read: one that died in between would be blamed on a request that
+        # it had answered.
+        died = worker.has_died()
         try:
             for frame in worker.frames():
                 self._take(worker, frame)
@@ -249,7 +252,7 @@ class CodeWorkers:
         if worker.ending and worker in self._workers:
             self._workers.remove(worker)
             self._dying.append(worker)
-        if worker.has_died():
+        if died:
             self._take_death(worker)
 
     def _take(self, worker: Worker, frame: list[Any]) -> None:

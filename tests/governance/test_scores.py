@@ -34,9 +34,10 @@ def held(connection: Connection) -> dict[str, str]:
 
 
 def test_a_stage_says_which_artifacts_it_takes() -> None:
-    assert kind_of_stage("features") == kind_of_stage("features:ato") == ("feature_spec",)
-    assert kind_of_stage("model:a_1") == ("bundle",)
-    assert kind_of_stage("decision") == ("decision_rules",)
+    code = "code_package"
+    assert kind_of_stage("features") == kind_of_stage("features:ato") == ("feature_spec", code)
+    assert kind_of_stage("model:a_1") == ("bundle", code)
+    assert kind_of_stage("decision") == ("decision_rules", code)
     assert split_stage("model:ato") == ("model", "ato")
     assert split_stage("model") == ("model", "")
     for wrong in (
