@@ -124,7 +124,8 @@ def test_clients_leave_neither_threads_nor_sockets_behind(threads: Threads) -> N
     before = threading.active_count(), open_files()
     for _ in range(5):
         use()
-    assert (threading.active_count(), open_files()) == before
+    # ZeroMQ closes the node's end of each connection in the background.
+    wait_until(lambda: threading.active_count() <= before[0] and open_files() <= before[1])
 
 
 def test_other_addresses_may_be_named_while_it_runs(client: Client, threads: Threads) -> None:
