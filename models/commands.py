@@ -67,6 +67,12 @@ def import_(
             show_default="NaN",
         ),
     ] = None,
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            help="Its rows were sparse: it scores as its library scores these (a Pipeline says so itself)."
+        ),
+    ] = False,
     trust_pickle: Annotated[
         bool,
         typer.Option(help="Load a .joblib or .pkl file, WHICH RUNS WHATEVER CODE ITS MAKER PUT INTO IT."),
@@ -97,18 +103,17 @@ def import_(
             model = load_file(source, trust_pickle=trust_pickle)
             show = _shown_steps(progress, task)
             if is_pipeline(model):
-                if spec or missing is not None:
-                    fail("a Pipeline brings its own features: --spec and --missing are for a model alone")
-                own = {"name": source.stem, "id_field": id_field or None, **facts}
+                if spec or missing is not None or sparse:
+                    fail("a Pipeline brings its own: --spec, --missing and --sparse are for a model alone")
+                own: dict[str, Any] = {"name": source.stem, "id_field": id_field or None, **facts}
                 rows = read_transactions(sample) if sample else []
                 spec_out = spec_out or out.with_suffix(".features.json")
                 pipeline = import_pipeline(model, out, spec_out, sample=rows, progress=show, **own)
                 bundle = pipeline.bundle
             else:
                 names = load_spec(spec).feature_names if spec else None
-                bundle = import_model(
-                    model, out, feature_names=names, missing=missing, progress=show, **facts
-                )
+                own = {"feature_names": names, "missing": missing, "sparse": sparse, **facts}
+                bundle = import_model(model, out, progress=show, **own)
     except (ModelError, OSError) as error:
         fail(str(error))
     _show(bundle, as_json=as_json, pipeline=pipeline)

@@ -23,11 +23,14 @@ CHECKED_ROWS = 1024
 #: Of those, the rows that the bundle keeps as golden vectors.
 GOLDEN_ROWS = 64
 
-_TAKERS: Mapping[str, Callable[[Any], Source]] = {
-    "sklearn": sklearn_source.take_apart,
-    "lightgbm": lightgbm_source.take_apart,
-    "xgboost": xgboost_source.take_apart,
-    "onnx": onnx_source.take_apart,
+#: What takes a library's models apart, given `missing` and `sparse` of import_model.
+_TAKERS: Mapping[str, Callable[[Any, float | None, bool], Source]] = {
+    "sklearn": lambda model, _missing, sparse: sklearn_source.take_apart(model, sparse=sparse),
+    "lightgbm": lambda model, _missing, _sparse: lightgbm_source.take_apart(model),
+    "xgboost": lambda model, missing, sparse: xgboost_source.take_apart(
+        model, 0.0 if sparse and missing is None else missing
+    ),
+    "onnx": lambda model, _missing, _sparse: onnx_source.take_apart(model),
 }
 
 Progress = Callable[[int, int], None]
@@ -41,6 +44,7 @@ def import_model(
     trained_at: str = "",
     notes: Mapping[str, str] | None = None,
     missing: float | None = None,
+    sparse: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Bundle:
     """Turn a trained model into a bundle file.
@@ -54,6 +58,8 @@ def import_model(
         notes: provenance to keep: training run, data, author.
         missing: a number that stood for a missing value in training (XGBoost's `missing`), where the model
             itself does not know: a Booster does not, and files forget it. By default the estimator's own.
+        sparse: rows were sparse, and score as the source scores these: scikit-learn's forests refuse NaN
+            in them, and to XGBoost their zeros are missing.
         progress: called with the trees that are packed, and how many there are.
 
     Returns:
@@ -72,7 +78,7 @@ def import_model(
     if missing is not None and library != "xgboost":
         raise ImportRefusedError(f"missing={missing} is XGBoost's: the model is of {library!r}")
     return write_source(
-        taker(model) if missing is None else xgboost_source.take_apart(model, missing),
+        taker(model, missing, sparse),
         Path(path),
         feature_names,
         {"trained_at": trained_at, "notes": dict(notes or {})},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,18 @@ _HISTOGRAM = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
 _ISOLATION = ("IsolationForest",)
 _CARRIED = _FORESTS + _SINGLE + _BOOSTED + _HISTOGRAM + _ISOLATION
 _PURITY = "impurity decrease"
+#: How rows are handed to a model: as they are, or sparse.
+Form = Callable[[Rows], Any]
 
 
-def take_apart(model: Any) -> Source:
+def take_apart(model: Any, *, sparse: bool = False) -> Source:
     """Take a fitted model apart.
+
+    Args:
+        model: the model.
+        sparse: it is asked with sparse rows. Of these, trees and forests refuse NaN, which they take in
+            dense ones whatever they were trained on, and isolation forests send it to the right
+            (`_support_missing_values` in `_classes.py`, `_apply_sparse_csr` in `_tree.pyx`).
 
     Raises:
         ImportRefusedError: another estimator, not fitted, several outputs, sparse labels, or its own init.
@@ -46,12 +55,11 @@ def take_apart(model: Any) -> Source:
         raise ImportRefusedError(f"this {name} has {model.n_outputs_} outputs (n_outputs_); one is carried")
     plain = _without_names(model)
     if name in _HISTOGRAM:
+        if sparse:
+            raise ImportRefusedError(f"a {name} takes no sparse rows")
         return histogram_source.take_apart(model, plain, _meta)
-    if name in _BOOSTED:
-        return _boosted(model, plain)
-    if name in _ISOLATION:
-        return _isolation(model, plain)
-    return _averaged(model, plain)
+    taker = _boosted if name in _BOOSTED else _isolation if name in _ISOLATION else _averaged
+    return taker(model, plain, _as_sparse if sparse else np.ascontiguousarray)
 
 
 def _without_names(model: Any) -> Any:
@@ -90,14 +98,20 @@ def _meta(model: Any, predict: Answer, **facts: Any) -> BundleMeta:
     )
 
 
-def _answer(method: Callable[[Rows], Any]) -> Answer:
-    return lambda rows: as_scores(method(rows), rows)
+def _as_sparse(rows: Rows) -> Any:
+    from scipy.sparse import csr_matrix  # noqa: PLC0415 - comes with scikit-learn
+
+    return csr_matrix(rows)
 
 
-def _averaged(model: Any, plain: Any) -> Source:
+def _answer(method: Callable[[Any], Any], form: Form) -> Answer:
+    return lambda rows: as_scores(method(form(rows)), rows)
+
+
+def _averaged(model: Any, plain: Any, form: Form) -> Source:
     """Forests, whose trees' answers are averaged, and single trees, which are forests of one."""
     classes = getattr(model, "classes_", None)
-    predict = _answer(plain.predict_proba if classes is not None else plain.predict)
+    predict = _answer(plain.predict_proba if classes is not None else plain.predict, form)
     trees = getattr(model, "estimators_", [model])
     n_raw = len(classes) if classes is not None else 1
     meta = _meta(model, predict, n_raw=n_raw, n_trees=len(trees), divisor=len(trees), raw_divided=True)
@@ -114,7 +128,7 @@ def _averaged(model: Any, plain: Any) -> Source:
     )
 
 
-def _boosted(model: Any, plain: Any) -> Source:
+def _boosted(model: Any, plain: Any, form: Form) -> Source:
     zero = np.zeros((1, model.n_features_in_), np.float32)
     if model.init_ != "zero" and not type(model.init_).__module__.startswith("sklearn.dummy"):
         raise ImportRefusedError(
@@ -123,7 +137,7 @@ def _boosted(model: Any, plain: Any) -> Source:
     stages = model.estimators_
     n_raw = stages.shape[1]
     classifier = hasattr(model, "classes_")
-    predict = _answer(plain.predict_proba if classifier else plain.predict)
+    predict = _answer(plain.predict_proba if classifier else plain.predict, form)
     link: Link = "identity"
     if classifier:
         link = "softmax" if n_raw > 1 else "sigmoid_pair"
@@ -144,7 +158,7 @@ def _boosted(model: Any, plain: Any) -> Source:
     return Source(
         meta,
         tree,
-        raw=_answer(plain.decision_function) if classifier else predict,
+        raw=_answer(plain.decision_function, form) if classifier else predict,
         predict=predict,
         groups=groups_of(stages.size, n_raw),
         start=np.ascontiguousarray(plain._raw_predict_init(zero)[0], np.float64),  # noqa: SLF001 - nothing else has it
@@ -158,7 +172,7 @@ def groups_of(n_trees: int, n_raw: int) -> NDArray[np.uint32]:
     return (np.arange(n_trees) % n_raw).astype(np.uint32) if n_raw > 1 else np.zeros(0, np.uint32)
 
 
-def _isolation(model: Any, plain: Any) -> Source:
+def _isolation(model: Any, plain: Any, form: Form) -> Source:
     """Isolation forests: a leaf's value is how deep it lies, and how deep its rows would lie on."""
     depths, below = model._decision_path_lengths, model._average_path_length_per_tree  # noqa: SLF001
     used = model.estimators_features_
@@ -169,7 +183,7 @@ def _isolation(model: Any, plain: Any) -> Source:
     scale = float(len(estimators) * _average_path_length([model._max_samples])[0])  # noqa: SLF001
     if scale == 0.0:
         raise ImportRefusedError("its trees saw one row each (max_samples): its score says nothing")
-    predict = _answer(plain.score_samples)
+    predict = _answer(plain.score_samples, form)
     meta = _meta(
         model,
         predict,
@@ -186,12 +200,15 @@ def _isolation(model: Any, plain: Any) -> Source:
         return found
 
     def tree(number: int) -> SourceTree:
-        return tree_of(estimators[number].tree_, value=value(number), features=used[number])
+        found = tree_of(estimators[number].tree_, value=value(number), features=used[number])
+        return (
+            replace(found, missing_right=np.ones_like(found.missing_right)) if form is _as_sparse else found
+        )
 
     def raw(rows: Rows) -> Scores:
         total = np.zeros(len(rows))
         for number, estimator in enumerate(estimators):
-            leaf = estimator.tree_.apply(np.ascontiguousarray(rows[:, used[number]], np.float32))
+            leaf = estimator.tree_.apply(form(np.ascontiguousarray(rows[:, used[number]], np.float32)))
             total += value(number)[leaf, 0]
         return total.reshape(-1, 1)
 

@@ -129,6 +129,41 @@ def test_scores_that_are_served_are_those_of_the_pipeline(data: Any, system: Any
     assert np.array_equal(got, pipeline.predict_proba(table.iloc[-SERVED:]))
 
 
+def test_a_missing_number_is_refused_alone_where_scikit_learn_refuses_it(
+    system: Any, directory: Path
+) -> None:
+    # Given a pipeline whose forest gets a sparse matrix, in which scikit-learn takes no NaN
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"word": random.choice(["x", "y", "z"], 300), "amount": random.normal(size=300)})
+    features = ColumnTransformer(
+        [("word", OneHotEncoder(), ["word"]), ("amount", "passthrough", ["amount"])], sparse_threshold=1.0
+    )
+    pipeline = Pipeline([("features", features), ("model", forest())]).fit(table, table["amount"] > 0)
+    files = directory / "sparse.bundle", directory / "sparse.json"
+    import_pipeline(pipeline, *files)
+    stages = {
+        "features": system.register(files[1], "feature_spec", "sparse-features"),
+        "model": system.register(files[0], "bundle", "sparse"),
+    }
+    assert system.promote(**stages).state == "active"
+    # When some of many transactions lack the number
+    table.loc[::7, "amount"] = np.nan
+    transactions = table.astype(object).where(table.notna(), None).to_dict("records")
+    with Client(system.addresses(), deadline=30.0) as client:
+        results = list(client.score_many(transactions, window=64))
+    # Then these are refused by feature and rule, as there, and the others have their scores
+    for place, result in enumerate(results):
+        row = table.iloc[place : place + 1]
+        if place % 7:
+            assert isinstance(result, Answer)
+            assert list(result.scores.values()) == pipeline.predict_proba(row)[0].tolist()
+            continue
+        assert isinstance(result, TransactionRefusedError)
+        assert (result.field, result.rule) == ("amount__amount", "not_a_number")
+        with pytest.raises(ValueError, match="contains NaN"):
+            pipeline.predict_proba(row)
+
+
 def drifted(system: Any) -> StageDrift:
     with connect(system.settings.dsn) as connection:
         (found,) = drift_of(connection, system.settings.environment)

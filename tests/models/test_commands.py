@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import xgboost
+from scipy.sparse import csr_matrix
 from skl2onnx import to_onnx
 from typer.testing import CliRunner, Result
 
 import run
 from examples.card_payments import PAYMENT_SPEC
 from models.bundle import open_bundle
-from models.errors import ImportRefusedError
+from models.errors import ImportRefusedError, InputError
 from models.forest import Forest
 from models.importers import import_model
 from models.spec import load_spec
@@ -104,7 +105,7 @@ def test_a_pipeline_becomes_a_spec_and_a_bundle(kind: str, invoke: Invoke, tmp_p
     assert np.array_equal(scores, model.predict_proba(data))
     assert "golden_transactions" in invoke("import", path, "--out", out, *more).stdout
     named = invoke("import", path, "--out", out, "--spec", PAYMENT_SPEC, *more, code=2)
-    assert "brings its own features" in named.stderr
+    assert "brings its own: --spec, --missing and --sparse" in " ".join(named.stderr.split())
 
 
 class Unheard:
@@ -198,6 +199,23 @@ def test_a_file_that_holds_no_model_is_refused_with_what_to_do(
 def test_a_missing_value_is_named_for_xgboost_alone(forest_model: Any, tmp_path: Path) -> None:
     with pytest.raises(ImportRefusedError, match="missing"):
         import_model(forest_model, tmp_path / "m.bundle", missing=-1.0)
+
+
+def test_a_forest_of_sparse_rows_refuses_what_is_missing(
+    invoke: Invoke, forest_model: Any, tmp_path: Path
+) -> None:
+    joblib.dump(forest_model, tmp_path / "m.joblib")
+    arguments = ["import", tmp_path / "m.joblib", "--out", tmp_path / "m.bundle", "--trust-pickle"]
+    rows = np.full((1, forest_model.n_features_in_), np.nan, np.float32)
+    invoke(*arguments)
+    assert np.array_equal(
+        Forest(open_bundle(tmp_path / "m.bundle")).predict(rows), forest_model.predict_proba(rows)
+    )
+    invoke(*arguments, "--sparse")
+    with pytest.raises(InputError, match="NaN"):
+        Forest(open_bundle(tmp_path / "m.bundle")).predict(rows)
+    with pytest.raises(ValueError, match="NaN"):
+        forest_model.predict_proba(csr_matrix(rows))
 
 
 def test_an_import_says_how_far_it_is(forest_model: Any, tmp_path: Path) -> None:

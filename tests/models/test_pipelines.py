@@ -12,7 +12,14 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
@@ -30,8 +37,9 @@ from sklearn.preprocessing import (
     StandardScaler,
     TargetEncoder,
 )
+from sklearn.tree import DecisionTreeClassifier
 
-from models.errors import ImportRefusedError
+from models.errors import ImportRefusedError, InputError
 from models.forest import Forest
 from models.importers.pipelines import ImportedPipeline, import_pipeline
 from models.importers.pipelines.pipeline import carry
@@ -266,7 +274,8 @@ def test_a_whole_pipeline_scores_as_scikit_learn_does(output: str, table: Any, t
     assert load_spec(found.spec_path).digest == found.spec.digest
 
 
-def test_other_libraries_models_at_the_end_of_a_pipeline(table: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sparse", [0.0, 1.0], ids=["dense", "sparse"])
+def test_other_libraries_models_at_the_end_of_a_pipeline(sparse: float, table: Any, tmp_path: Path) -> None:
     import lightgbm
     import xgboost
 
@@ -277,7 +286,7 @@ def test_other_libraries_models_at_the_end_of_a_pipeline(table: Any, tmp_path: P
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline = whole_pipeline(model).fit(data, y)
+            pipeline = whole_pipeline(model, sparse=sparse).fit(data, y)
             found = imported(pipeline, tmp_path)
             expected = pipeline.predict_proba(data)
         scores = Forest(found.bundle).predict(found.spec.matrix(records(data)))
@@ -285,6 +294,47 @@ def test_other_libraries_models_at_the_end_of_a_pipeline(table: Any, tmp_path: P
         differ = ~np.isclose(scores, expected[:, -scores.shape[1] :], rtol=1e-6).all(axis=1)
         assert differ.mean() < 0.01
         assert found.rounded < 0.02 * found.rows
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RandomForestRegressor(3, random_state=0),
+        DecisionTreeClassifier(random_state=0),
+        ExtraTreesClassifier(3, random_state=0),
+        GradientBoostingClassifier(n_estimators=3),
+        IsolationForest(n_estimators=3, random_state=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("sparse", [0.0, 1.0], ids=["dense", "sparse"])
+def test_missing_numbers_are_scored_or_refused_as_scikit_learn_does(
+    model: Any, sparse: float, table: Any, tmp_path: Path
+) -> None:
+    """Whether NaN is taken hangs on the matrix that reaches the model: of sparse ones few take it."""
+    data, y = table
+    transformer = ColumnTransformer(
+        [("words", OneHotEncoder(), ["s"]), ("numbers", "passthrough", ["a", "b"])], sparse_threshold=sparse
+    )
+    pipeline = make_pipeline(transformer, model).fit(data, y)
+    found = imported(pipeline, tmp_path)
+    forest, asked = Forest(found.bundle), with_holes(data, ["a", "b"])[:60]
+    answer = getattr(pipeline, "predict_proba", getattr(pipeline, "score_samples", pipeline.predict))
+    refusals = 0
+    for place, row in enumerate(records(asked)):
+        vector = found.spec.matrix([row])
+        try:
+            expected = np.reshape(answer(asked[place : place + 1]), (1, -1))
+        except ValueError:
+            refusals += 1
+            with pytest.raises(InputError) as caught:
+                forest.predict(vector)
+            assert caught.value.rule == "not_a_number"
+            assert row[caught.value.field.removeprefix("numbers__")] is None
+        else:
+            assert np.array_equal(forest.predict(vector), expected)
+    takes = type(model) is IsolationForest or (not sparse and type(model) is not GradientBoostingClassifier)
+    assert (refusals == 0) is takes
 
 
 def test_arrays_without_names_remainders_and_a_pipeline_without_transformers(

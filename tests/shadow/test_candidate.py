@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
 from actors.config import KafkaSettings
 from actors.evaluation import Evaluator
 from actors.loading import PipelineLoader
 from governance.artifacts import register
+from models.importers import import_model
 from shadow.candidate import Candidate, Evaluated, Refused, plan
 from tests.models.code.wheels import build as build_wheel
 from tests.models.code.wheels import features_declared
@@ -101,6 +103,23 @@ def test_records_that_cannot_be_evaluated_are_refused_alone(
     reasons = [one.reason for one in by_model if isinstance(one, Refused)]
     assert ["no vector" in reasons[0], "4 bytes" in reasons[1], "registered" in reasons[2]] == [True] * 3
     assert isinstance(by_model[3], Evaluated)
+
+
+def test_a_row_that_the_model_refuses_is_refused_alone(
+    world: World, candidate: Callable[..., Candidate], tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).uniform(0, 100, (300, 2)).astype(np.float32)
+    forest = DecisionTreeClassifier(max_depth=3).fit(x, x[:, 0] > 50)
+    bundle = import_model(forest, tmp_path / "strict", feature_names=["amount", "age"], sparse=True)
+    with world.connect() as connection:
+        path = bundle.path
+        world.digests["strict"] = register(connection, path, kind="bundle", name="strict", by="ann").digest
+    records = world.records(range(5))
+    records[3] = replace(records[3], features={"features": np.array([1, np.nan], "<f4").tobytes()})
+    found = candidate(model="strict").evaluate(records)
+    (refused,) = [one for one in found if isinstance(one, Refused)]
+    assert found[3] is refused
+    assert refused.reason == "model: feature 'age': row 0 has NaN, which the model's library refuses"
 
 
 def test_what_the_field_policy_hides_is_refused_by_name(

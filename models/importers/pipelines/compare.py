@@ -19,6 +19,8 @@ from models.spec import FeatureSpec, TransactionError
 
 Row = Mapping[str, Any]
 Vector = NDArray[np.float32]
+#: What a pipeline answers with: the first of these that it has.
+_ANSWERS = ("predict_proba", "score_samples", "predict")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Checked:
         rows: the rows that both take.
         asked: how many rows were compared.
         worst_ulps: the largest difference of a feature, in units of the last place of float32.
+        sparse: scikit-learn hands its model a sparse matrix.
     """
 
     rows: list[Row]
     asked: int
     worst_ulps: int
+    sparse: bool
 
     @property
     def refused(self) -> int:
@@ -50,7 +54,8 @@ def compare(pipeline: Any, draft: Draft, spec: FeatureSpec, rows: Sequence[Row])
     allowed = 1 if any(_inexact(step) for one in _recipes(spec) for step in one.steps) else 0
     taken: list[Row] = []
     worst = 0
-    for row, expected in zip(rows, _transformed(pipeline, draft, rows), strict=True):
+    vectors, sparse = _transformed(pipeline, draft, rows)
+    for row, expected in zip(rows, vectors, strict=True):
         found, why = _own(spec, row)
         if found is None and expected is None:
             continue
@@ -68,7 +73,7 @@ def compare(pipeline: Any, draft: Draft, spec: FeatureSpec, rows: Sequence[Row])
         taken.append(row)
     if not taken:
         raise ImportRefusedError("scikit-learn refuses every row that was tried: give a sample of real ones")
-    return Checked(taken, len(rows), worst)
+    return Checked(taken, len(rows), worst, sparse)
 
 
 def _recipes(spec: FeatureSpec) -> tuple[Any, ...]:
@@ -86,21 +91,27 @@ def _own(spec: FeatureSpec, row: Row) -> tuple[Vector | None, str]:
         return None, str(error)
 
 
-def _transformed(pipeline: Any, draft: Draft, rows: Sequence[Row]) -> list[Vector | None]:
-    """Return what scikit-learn makes of each row as float32; None where it, or any model, would refuse it."""
+def _transformed(pipeline: Any, draft: Draft, rows: Sequence[Row]) -> tuple[list[Vector | None], bool]:
+    """Return what scikit-learn makes of each row as float32, and whether that was sparse.
+
+    None stands where it, or any model, would refuse a row.
+    """
     data = frame(draft, rows, named=hasattr(pipeline, "feature_names_in_"))
     transformer = pipeline[:-1] if len(pipeline.steps) > 1 else None
+    sparse = False
 
     def transform(begin: int, end: int) -> Vector:
+        nonlocal sparse
         part = data[begin:end]
         found = part if transformer is None else transformer.transform(part)
-        found = found.toarray() if hasattr(found, "toarray") else found
+        if hasattr(found, "toarray"):
+            sparse, found = True, found.toarray()
         return np.asarray(found, np.float64).astype(np.float32)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = _halved(transform, 0, len(rows))
-    return [None if one is None or np.isinf(one).any() else one for one in found]
+    return [None if one is None or np.isinf(one).any() else one for one in found], sparse
 
 
 def _halved(transform: Callable[[int, int], Vector], begin: int, end: int) -> list[Vector | None]:
@@ -130,15 +141,11 @@ def compare_scores(
 ) -> int:
     """Compare the scores of whole rows; return how many differ by the rounding of features to float32."""
     data = frame(draft, rows, named=hasattr(pipeline, "feature_names_in_"))
-    answer = pipeline.predict_proba if hasattr(pipeline, "predict_proba") else pipeline.predict
+    answer = next(getattr(pipeline, name) for name in _ANSWERS if hasattr(pipeline, name))
     matrix = spec.matrix(rows)
+    # A row whose features scikit-learn computes, and its model refuses, is refused by the bundle as well.
     whole: Any = np.ones(len(rows), bool) if bundle.meta.allows_missing else ~np.isnan(matrix).any(axis=1)
-    try:
-        expected = _scores(answer, data, whole)
-    except ValueError:
-        # Some models take NaN in arrays alone, and refuse it in the sparse matrix of this pipeline.
-        whole = ~np.isnan(matrix).any(axis=1)
-        expected = _scores(answer, data, whole)
+    expected = _scores(answer, data, whole)
     if not len(expected):
         return 0
     ours = Forest(bundle).predict(np.ascontiguousarray(matrix[whole]))

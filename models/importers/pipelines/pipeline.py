@@ -92,6 +92,7 @@ def import_pipeline(
         feature_names=carried.spec.feature_names,
         trained_at=trained_at,
         notes=notes,
+        sparse=carried.checked.sparse,
         progress=progress,
     )
     try:
