@@ -66,7 +66,7 @@ def train_booster(
 
 
 def take_apart(model: Any) -> Source:
-    return _TAKERS[type(model).__module__.split(".")[0]](model)
+    return _TAKERS[type(model).__module__.split(".")[0]](model, None, False)
 
 
 def thresholds_of(source: Source, feature: int) -> NDArray[np.float64]:
