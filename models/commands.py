@@ -29,6 +29,18 @@ app = typer.Typer(
 register_feature_commands(app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MissingOption = Annotated[
+    float | None,
+    typer.Option(
+        help="XGBoost: the number that stood for a missing value, which its files forget.", show_default="NaN"
+    ),
+]
+SparseOption = Annotated[
+    bool,
+    typer.Option(
+        help="Its rows were sparse: it scores as its library scores these (a Pipeline says so itself)."
+    ),
+]
 FileArgument = Annotated[Path, typer.Argument(help="A bundle file.")]
 
 
@@ -60,19 +72,8 @@ def import_(
     id_field: Annotated[str, typer.Option("--id", help="A Pipeline's field of a transaction's id.")] = "",
     trained_at: Annotated[str, typer.Option(help="When it was trained, ISO 8601 in UTC.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="Provenance, key=value; may be repeated.")] = None,
-    missing: Annotated[
-        float | None,
-        typer.Option(
-            help="XGBoost: the number that stood for a missing value, which its files forget.",
-            show_default="NaN",
-        ),
-    ] = None,
-    sparse: Annotated[
-        bool,
-        typer.Option(
-            help="Its rows were sparse: it scores as its library scores these (a Pipeline says so itself)."
-        ),
-    ] = False,
+    missing: MissingOption = None,
+    sparse: SparseOption = False,
     trust_pickle: Annotated[
         bool,
         typer.Option(help="Load a .joblib or .pkl file, WHICH RUNS WHATEVER CODE ITS MAKER PUT INTO IT."),
