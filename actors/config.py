@@ -58,7 +58,7 @@ class ScorerSettings(BaseModel):
     health_port: Port = 0
     #: How models are mapped: one copy a host, or in huge pages (a copy a node, if the file system has none).
     pages: Pages = "shared"
-    #: Megabytes that all models of a node may have: the current, the last and the coming one.
+    #: Megabytes that all models of a node may have: the current, the coming and the earlier ones.
     models_mb: Annotated[float, Field(gt=0)] | None = None
 
     @property
@@ -175,6 +175,8 @@ class Settings(BaseSettings):
     stale_after_s: Annotated[float, Field(gt=0)] = 5.0
     #: Artifacts of this host, shared by its nodes.
     cache: Path = Path("~/.cache/scorewire/artifacts")
+    #: Releases that were current before and stay loaded for a return, as far as `scorer.models_mb` allows.
+    keep_releases: Annotated[int, Field(ge=1, le=32)] = 5
     #: Logs of the nodes that `up` starts.
     logs: Path = Path("~/.cache/scorewire/logs")
     #: Listen beyond loopback although nothing is encrypted there.

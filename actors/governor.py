@@ -6,9 +6,7 @@ with the release in hand.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import os
 import socket
 import time
@@ -18,10 +16,11 @@ from types import MappingProxyType
 from typing import Any
 
 import psycopg
-from pykka import ActorDeadError, ActorRef
+from pykka import ActorRef
 
 from actors.drift_watch import DriftWatch
-from actors.loader import Load, LoadDone, LoadFailed
+from actors.loader import LoadDone, LoadFailed
+from actors.preparing import Preparing
 from actors.preprocessor import RefreshScorers
 from actors.serving import MailboxActor
 from actors.state import Canary, Holdings, NodeState
@@ -38,10 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two beats of a node to the database.
 BEAT_S = 1.0
-#: Seconds until a release that could not be loaded is tried again.
-RETRY_S = 2.0
-#: Seconds until the loader is asked again for a release of which it said nothing: it may have died.
-ASK_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +54,25 @@ class GovernorActor(MailboxActor):
         dsn: the database.
         state: what the node's actors share; this actor is the one that writes it.
         peers: the node's other actors.
+        keep: how many releases that were current before stay loaded for a return, as far as there is room.
     """
 
-    def __init__(self, dsn: str, state: NodeState, peers: Peers) -> None:
+    def __init__(self, dsn: str, state: NodeState, peers: Peers, keep: int = 1) -> None:
         super().__init__()
         self._dsn = dsn
+        self._keep = keep
         self._state = state
         self._peers = peers
         self._view: View | None = None
-        self._asked: dict[int, tuple[str, float]] = {}
+        self._preparing = Preparing(peers.loader)
         self._acknowledged: set[int] = set()
-        self._failed: dict[int, tuple[str, float]] = {}
         self._joined = False
         self._stale = False
         self._drift = DriftWatch(state)
 
     def on_start(self) -> None:
         """Begin to watch."""
-        watcher = Watcher(self._dsn, self._state.environment)
+        watcher = Watcher(self._dsn, self._state.environment, keep=self._keep)
         self._watch = WatchSource(self.loop, watcher, self._take_view)
         self.loop.add(Timer(BEAT_S, self._beat))
 
@@ -127,24 +123,12 @@ class GovernorActor(MailboxActor):
                 actor.tell(RefreshScorers())
 
     def _ask_for_missing(self, view: View) -> None:
-        now, loader = time.monotonic(), self._peers.loader()
-        for release in _wanted(view):
-            number = release.number
-            # A loader that has taken another's place knows nothing of what that was asked.
-            asked_of, tried_at = self._asked.get(number, ("", -math.inf))
-            waiting = asked_of == loader.actor_urn and tried_at > now - ASK_AGAIN_S
-            if number in self._state.holdings.releases or waiting:
-                continue
-            if self._failed.get(number, ("", 0.0))[1] > now:
-                continue
-            self._asked[number] = (loader.actor_urn, now)
-            with contextlib.suppress(ActorDeadError):  # its successor is asked with the next view
-                loader.tell(Load(release))
+        self._preparing.ask(_wanted(view), view.earlier, self._state.holdings.releases)
 
     def _adopt(self, view: View) -> None:
         """Make the current release the one that is stamped, as soon as it is held; drop what is over."""
         held = self._state.holdings
-        wanted = {release.number for release in _wanted(view)}
+        wanted = {release.number for release in (*_wanted(view), *view.earlier)}
         current = view.current.number if view.current else None
         if current not in held.releases:
             return
@@ -161,7 +145,7 @@ class GovernorActor(MailboxActor):
         if rollout is None or rollout.id in self._acknowledged:
             return
         number = rollout.release.number
-        reason = self._failed.get(number, ("", 0.0))[0]
+        reason = self._preparing.refusal(number)
         ready = number in self._state.holdings.releases
         if not ready and not reason:
             return
@@ -175,22 +159,36 @@ class GovernorActor(MailboxActor):
 
     def _take_loaded(self, message: LoadDone) -> None:
         number = message.loaded.release
-        self._asked.pop(number, None)
-        self._failed.pop(number, None)
+        self._preparing.done(number)
         held = self._state.holdings
         releases = MappingProxyType({**held.releases, number: message.loaded})
         self._state.holdings = replace(held, releases=releases)
         self._settle_view()
 
     def _take_failure(self, message: LoadFailed) -> None:
-        self._asked.pop(message.release, None)
-        reason = "" if message.transient else message.reason
-        self._failed[message.release] = (reason, time.monotonic() + RETRY_S)
-        logger.error("release %d is not prepared here: %s", message.release, message.reason)
+        if message.no_room and self._make_room(message.release):
+            self._preparing.again(message.release)
+        else:
+            self._preparing.failed(message)
+            logger.error("release %d is not prepared here: %s", message.release, message.reason)
         self._settle_view()
+
+    def _make_room(self, number: int) -> bool:
+        """Let go the least useful release that is held for a return only; say whether that may help."""
+        wanted = {release.number for release in _wanted(self._view)} if self._view else set()
+        held = self._state.holdings
+        spare = [one.number for one in self._view.earlier] if self._view else []
+        spare = [one for one in spare if one in held.releases and one not in wanted]
+        if number not in wanted or not spare:
+            return False
+        logger.info("release %d makes room for %d", spare[-1], number)
+        kept = {one: loaded for one, loaded in held.releases.items() if one != spare[-1]}
+        self._state.holdings = replace(held, releases=MappingProxyType(kept))
+        return True
 
     def _settle_view(self) -> None:
         if self._view is not None:
+            self._ask_for_missing(self._view)
             self._adopt(self._view)
             self._acknowledge(self._view)
 
@@ -258,10 +256,10 @@ class GovernorActor(MailboxActor):
 
 
 def _wanted(view: View) -> list[Release]:
-    """Return the releases to hold, the most urgent first."""
+    """Return the releases that cannot be done without, the most urgent first."""
     coming = view.coming.release if view.coming else None
     canary = view.canary.release if view.canary else None
-    found = {release.number: release for release in (view.current, coming, canary, view.previous) if release}
+    found = {release.number: release for release in (view.current, coming, canary) if release}
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ import psycopg
 
 from actors.child import Child
 from actors.config import Settings
+from actors.errors import MemoryBudgetError
 from actors.loading import PipelineLoader
 from actors.state import Loaded
 from governance.artifacts import split_stage
@@ -46,11 +47,13 @@ class LoadFailed:
         release: its number.
         reason: why, for a person.
         transient: whether trying again may help; if not, the node refuses the release.
+        no_room: whether it would fit if other models were let go.
     """
 
     release: int
     reason: str
     transient: bool
+    no_room: bool = False
 
 
 class LoaderActor(Child):
@@ -88,6 +91,8 @@ class LoaderActor(Child):
             self._report(LoadDone(self._load(message.release)))
         except psycopg.OperationalError as error:
             self._report(LoadFailed(number, f"the database is away: {error}", transient=True))
+        except MemoryBudgetError as error:
+            self._report(LoadFailed(number, f"MemoryBudgetError: {error}", transient=False, no_room=True))
         except Exception as error:
             # Whatever a file or a disk may do: the rollout has to learn of it, and this node serves on.
             logger.exception("release %d cannot be prepared", number)

@@ -139,7 +139,9 @@ class Node:
 
     def _start_governor(self) -> pykka.ActorRef[Any]:
         peers = Peers(serving=self._serving_refs, loader=lambda: self._alive["loader"])
-        return GovernorActor.start(self._settings.direct_dsn, self._state, peers)
+        return GovernorActor.start(
+            self._settings.direct_dsn, self._state, peers, keep=self._settings.keep_releases
+        )
 
     def _report(self, outcome: LoadDone | LoadFailed) -> None:
         # The governance actor asks before whoever started it has noted it.

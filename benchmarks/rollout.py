@@ -4,7 +4,8 @@
 
 Four preprocessor and four scorer nodes, each a process, serve transactions that arrive at a steady rate,
 whatever the answers take. Each round promotes a model that no node holds, so that all must fetch, verify,
-map, warm and check it, and leads back again. `--big`: the forest of benchmarks/forest.py (250 trees, 25
+map, warm and check it, and leads back again. Then the nodes are led back to each earlier release that they
+keep loaded, the oldest first (`return`), and to one that they do not (`return_unkept`). `--big`: the forest of benchmarks/forest.py (250 trees, 25
 million nodes) instead of a small one. Times are the database's; `answers_ms` is what callers see: from the
 call to the last transaction that is answered by the release before. The machine is shared by the nodes, the
 database and the load.
@@ -19,7 +20,9 @@ import re
 import tempfile
 import time
 from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +42,8 @@ from models.bundle import open_bundle
 from models.importers import import_model
 from transport.client import AsyncClient
 
-#: Models in turn: while one is current and one is kept for a return, the third is held by nobody.
-MODELS = 3
+#: How many earlier releases nodes keep loaded.
+KEPT = 3
 PREPROCESSORS = SCORERS = 4
 ENVIRONMENT = "bench"
 #: Seconds of load between two changes.
@@ -53,7 +56,8 @@ class Change:
     """A promotion or a rollback.
 
     Attributes:
-        kind: which.
+        kind: `promotion`, `rollback` to the release before, `return` to an earlier one that is kept loaded, or
+            `return_unkept`.
         began: when it was called (time.perf_counter seconds).
         ended: when the last node had acted on it.
         release: the release that it led to.
@@ -116,9 +120,9 @@ def spec_file(directory: Path) -> Path:
     return path
 
 
-def bundles(directory: Path, *, big: bool) -> list[Path]:
+def bundles(directory: Path, count: int, *, big: bool) -> list[Path]:
     """Write models that differ: small ones, or the big one with other times of import in its provenance."""
-    found = [directory / f"model-{number}.bundle" for number in range(MODELS)]
+    found = [directory / f"model-{number}.bundle" for number in range(count)]
     if big:
         prepare(FULL, ".bundle")
         data = FULL.file(".bundle").read_bytes()
@@ -144,7 +148,7 @@ def serve(stack: ExitStack, directory: Path) -> tuple[Settings, list[str]]:
     file = directory / "scorewire.toml"
     file.write_text(
         f'environment = "{ENVIRONMENT}"\ndsn = "{postgres.dsn}"\n'
-        f'cache = "{directory}/cache"\nlogs = "{directory}/logs"\n'
+        f'cache = "{directory}/cache"\nlogs = "{directory}/logs"\nkeep_releases = {KEPT}\n'
         f"[preprocessor]\nport = 0\nnodes = {PREPROCESSORS}\n[scorer]\nactors = 1\nnodes = {SCORERS}\n",
         encoding="utf-8",
     )
@@ -153,12 +157,12 @@ def serve(stack: ExitStack, directory: Path) -> tuple[Settings, list[str]]:
     return settings, wait_for_nodes(settings)
 
 
-def change(settings: Settings, digest: str | None) -> Change:
-    """Promote a model, or lead back for None, and wait until the last node acts on it."""
+def change(settings: Settings, digest: str = "", *, kind: str, to: int | None = None) -> Change:
+    """Promote a model, or lead back to a release, and wait until the last node acts on it."""
     with connect(settings.dsn) as connection:
         began = time.perf_counter()
-        if digest is None:
-            opened = rollback(connection, ENVIRONMENT, by="benchmark", reason="benchmark")
+        if kind != "promotion":
+            opened = rollback(connection, ENVIRONMENT, by="benchmark", reason="benchmark", to=to)
         else:
             stages = {"model": digest}
             opened = promote(
@@ -169,11 +173,24 @@ def change(settings: Settings, digest: str | None) -> Change:
         if nodes_ms is None or settled.finished_at is None:
             raise RuntimeError(f"release {settled.release.number} is {settled.state}: {settled.reason}")
     prepared_ms = (settled.finished_at - settled.started_at).total_seconds() * 1e3
-    return Change(settled.kind, began, time.perf_counter(), settled.release.number, prepared_ms, nodes_ms)
+    return Change(kind, began, time.perf_counter(), settled.release.number, prepared_ms, nodes_ms)
+
+
+def plan(settings: Settings, digests: list[str]) -> list[Callable[[], Change]]:
+    """Return the changes in their order: the first model is current, and each further one is promoted once."""
+    found: list[Callable[[], Change]] = []
+    for digest in digests[1:]:
+        found.append(partial(change, settings, digest, kind="promotion"))
+        found.append(partial(change, settings, kind="rollback"))
+    # The releases in the order in which they were left, the last one first.
+    left = list(range(len(digests), 1, -1))
+    for number in left[:KEPT][::-1]:
+        found.append(partial(change, settings, kind="return", to=number))
+    return [*found, partial(change, settings, kind="return_unkept", to=left[-1])]
 
 
 async def measure(
-    settings: Settings, addresses: list[str], digests: list[str], rounds: int, rate: float
+    settings: Settings, addresses: list[str], digests: list[str], rate: float
 ) -> tuple[list[Change], Load]:
     """Promote and lead back in turn while the load runs."""
     over, changes = asyncio.Event(), []
@@ -182,11 +199,9 @@ async def measure(
         running = asyncio.create_task(load.run(over))
         try:
             await asyncio.sleep(PAUSE_S)
-            for number in range(rounds):
-                # The first stays the one that is led back to; of the others, one is held by nobody.
-                for digest in (digests[1 + number % (MODELS - 1)], None):
-                    changes.append(await asyncio.to_thread(change, settings, digest))
-                    await asyncio.sleep(PAUSE_S)
+            for call in plan(settings, digests):
+                changes.append(await asyncio.to_thread(call))
+                await asyncio.sleep(PAUSE_S)
         finally:
             over.set()
             await running
@@ -200,7 +215,7 @@ def report(changes: list[Change], load: Load) -> dict[str, Any]:
     for one in changes:
         inside |= (due >= one.began) & (due <= one.ended)
     found: dict[str, Any] = {}
-    for kind in ("promotion", "rollback"):
+    for kind in dict.fromkeys(one.kind for one in changes):
         mine = [one for one in changes if one.kind == kind]
         found[kind] = {
             "rounds": len(mine),
@@ -238,12 +253,14 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--big", action="store_true", help="the forest of 250 deep trees")
-    parser.add_argument("--rounds", type=int, default=5, help="a promotion and a rollback each")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="a promotion and a rollback each; at least four"
+    )
     parser.add_argument("--rate", type=float, default=100.0, help="transactions a second")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-bench-")))
-        paths = bundles(directory, big=arguments.big)
+        paths = bundles(directory, max(KEPT + 1, arguments.rounds) + 1, big=arguments.big)
         meta = open_bundle(paths[0]).meta
         settings, addresses = serve(stack, directory)
         register_file(settings, spec_file(directory), "feature_spec", "numbers")
@@ -254,7 +271,7 @@ def main() -> None:
                 connection, environment=ENVIRONMENT, stages=stages, by="benchmark", prepare_s=_PREPARE_S
             )
             wait_taken_up(connection, wait_settled(connection, opened.id), timeout_s=_PREPARE_S)
-        measured = measure(settings, addresses, digests, arguments.rounds, arguments.rate)
+        measured = measure(settings, addresses, digests, arguments.rate)
         changes, load = asyncio.run(measured)
     figures = {
         "model": f"{meta.n_trees} trees, {meta.n_nodes} nodes",

@@ -23,8 +23,8 @@ def rollback(
     """Lead an environment back to a release that was active before.
 
     It asks for no approval and heeds no freeze and no window: it undoes. A rollout that is preparing is
-    abandoned for it. Nodes keep the release that was active before the current one loaded, so leading back
-    to that takes them no preparation.
+    abandoned for it. Nodes keep the releases that were active last loaded, so leading back to one of those
+    takes them no preparation.
 
     Args:
         connection: to the database.

@@ -51,7 +51,7 @@ class View:
     Attributes:
         current: the release that it serves; None before the first.
         canary: the release that some keys are given, and which; or None.
-        previous: the one that was active before it, kept loaded for a return; None if there was none.
+        earlier: those that were current before it, the last one first, kept loaded for a return.
         coming: the rollout that is preparing, or None.
         members: the nodes that are alive.
         activation: counts up with each release that becomes current, also with one that is led back to.
@@ -59,10 +59,10 @@ class View:
 
     current: Release | None
     canary: CanaryView | None
-    previous: Release | None
+    earlier: tuple[Release, ...]
     coming: Rollout | None
     members: tuple[Member, ...]
-    activation: int = 0
+    activation: int
 
 
 _VIEW: Final = TypeAdapter(View)
@@ -77,18 +77,20 @@ class Watcher:
         dsn: the database itself, or a pool that gives a connection to one client for as long as it lasts.
         environment: what to watch.
         reread_s: seconds between two looks when no hint comes.
+        keep: how many earlier releases to look at.
 
     Attributes:
         connection: for the owner's own words, while connected; each statement its own transaction.
         reason: why it is not connected; "" while it is.
     """
 
-    def __init__(self, dsn: str, environment: str, *, reread_s: float = REREAD_S) -> None:
+    def __init__(self, dsn: str, environment: str, *, reread_s: float = REREAD_S, keep: int = 1) -> None:
         self.connection: Connection | None = None
         self.reason = "not connected yet"
         self._dsn = dsn
         self._environment = environment
         self._reread_s = reread_s
+        self._keep = keep
         self._backoff = Backoff()
         self._due = time.monotonic()
 
@@ -157,10 +159,7 @@ class Watcher:
         connection = self.connection
         assert connection is not None  # noqa: S101 - the caller has connected
         row = connection.execute(
-            "SELECT (view_of(%(environment)s, %(fresh_s)s) || jsonb_build_object('activation', (SELECT"
-            " coalesce(max(id), 0) FROM rollout WHERE environment = %(environment)s AND state = 'active'"
-            " AND kind <> 'canary')))::text AS view",
-            {"environment": self._environment, "fresh_s": FRESH_S},
+            "SELECT view_of(%s, %s, %s)::text AS view", (self._environment, FRESH_S, self._keep)
         ).fetchone()
         assert row is not None  # noqa: S101 - it has no FROM
         return _VIEW.validate_json(row["view"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from governance.backoff import Backoff
+from governance.changes import rollback
 from governance.database import CHANNEL, Connection, connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import beat
@@ -54,7 +55,7 @@ def shows(number: int) -> Callable[[View], bool]:
 
 def test_an_environment_that_nobody_promoted_to_is_empty(watcher: Watcher) -> None:
     view = watch(watcher, lambda _: True)
-    assert view == View(None, None, None, None, ())
+    assert view == View(None, None, (), None, (), 0)
     assert watcher.connected
     assert watcher.reason == ""
 
@@ -64,7 +65,7 @@ def test_a_hint_shows_a_promotion_a_rollout_and_a_member(
 ) -> None:
     watch(watcher, lambda _: True)
     promote(connection, environment="qa", stages=stages, by="ann")
-    assert watch(watcher, shows(1)).previous is None
+    assert watch(watcher, shows(1)).earlier == ()
     enter(connection, "a")
     watch(watcher, lambda view: [member.node_id for member in view.members] == ["a"])
     promote(connection, environment="qa", stages=stages, by="ann")
@@ -75,14 +76,19 @@ def test_a_hint_shows_a_promotion_a_rollout_and_a_member(
     assert view.current.number == 1
 
 
-def test_the_release_before_the_current_one_is_named(
-    watcher: Watcher, connection: Connection, stages: dict[str, str]
+def test_the_releases_before_the_current_one_are_named_the_last_one_first(
+    dsn: str, connection: Connection, stages: dict[str, str]
 ) -> None:
-    for _ in range(2):
+    for _ in range(4):
         promote(connection, environment="qa", stages=stages, by="ann")
-    view = watch(watcher, shows(2))
-    assert view.previous is not None
-    assert view.previous.number == 1
+    rollback(connection, "qa", by="ann", reason="x", to=2)
+    with closing(Watcher(dsn, "qa", keep=2)) as watcher:
+        view = watch(watcher, shows(2))
+        assert [release.number for release in view.earlier] == [4, 3]
+        assert view.activation == 5
+        # Led back to once more, it is the last one that was left.
+        rollback(connection, "qa", by="ann", reason="x", to=1)
+        assert [release.number for release in watch(watcher, shows(1)).earlier] == [2, 4]
 
 
 def test_a_beat_without_news_and_another_environment_give_no_hint(
