@@ -5,10 +5,10 @@
 Four preprocessor and four scorer nodes, each a process, serve transactions that arrive at a steady rate,
 whatever the answers take. Each round promotes a model that no node holds, so that all must fetch, verify,
 map, warm and check it, and leads back again. Then the nodes are led back to each earlier release that they
-keep loaded, the oldest first (`return`), and to one that they do not (`return_unkept`). `--big`: the forest of benchmarks/forest.py (250 trees, 25
-million nodes) instead of a small one. Times are the database's; `answers_ms` is what callers see: from the
-call to the last transaction that is answered by the release before. The machine is shared by the nodes, the
-database and the load.
+keep loaded, the oldest first (`return`), and to one that they do not (`return_unkept`). `--big`:
+the forest of benchmarks/forest.py (250 trees, 25 million nodes) instead of a small one. Times are the
+database's; `answers_ms` is what callers see: from the call to the last transaction that is answered by the
+release before. The machine is shared by the nodes, the database and the load.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import json
 import re
 import tempfile
 import time
-from contextlib import ExitStack
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,8 @@ class Change:
     """A promotion or a rollback.
 
     Attributes:
-        kind: `promotion`, `rollback` to the release before, `return` to an earlier one that is kept loaded, or
-            `return_unkept`.
+        kind: `promotion`, `rollback` to the release before, `return` to an earlier one that is kept
+            loaded, or `return_unkept`.
         began: when it was called (time.perf_counter seconds).
         ended: when the last node had acted on it.
         release: the release that it led to.
@@ -177,15 +177,14 @@ def change(settings: Settings, digest: str = "", *, kind: str, to: int | None = 
 
 
 def plan(settings: Settings, digests: list[str]) -> list[Callable[[], Change]]:
-    """Return the changes in their order: the first model is current, and each further one is promoted once."""
+    """Return the changes in their order: of models of which the first is current, each is promoted once."""
     found: list[Callable[[], Change]] = []
     for digest in digests[1:]:
         found.append(partial(change, settings, digest, kind="promotion"))
         found.append(partial(change, settings, kind="rollback"))
     # The releases in the order in which they were left, the last one first.
     left = list(range(len(digests), 1, -1))
-    for number in left[:KEPT][::-1]:
-        found.append(partial(change, settings, kind="return", to=number))
+    found += [partial(change, settings, kind="return", to=number) for number in left[:KEPT][::-1]]
     return [*found, partial(change, settings, kind="return_unkept", to=left[-1])]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,10 @@ def lead_back(connection: Connection, to: int) -> Rollout:
     return wait_settled(connection, rollback(connection, "qa", by="ann", reason="x", to=to).id, timeout_s=30)
 
 
+def _is_current(state: NodeState, number: int) -> bool:
+    return state.holdings.current == number
+
+
 def test_a_return_to_any_release_that_is_kept_needs_no_preparation(
     node: Node, connection: Connection, loader: list[pykka.ActorRef[LoaderActor]]
 ) -> None:
@@ -93,7 +98,7 @@ def test_a_return_to_any_release_that_is_kept_needs_no_preparation(
     loader[0].stop()
     for number in (1, 3, 2):
         assert lead_back(connection, number).state == "active"
-        wait_until(lambda number=number: state.holdings.current == number)
+        wait_until(partial(_is_current, state, number))
 
 
 def test_what_is_kept_makes_room_for_what_is_promoted_the_oldest_first(
