@@ -8,6 +8,8 @@ import typer
 import actors.balancer
 import actors.code.commands
 import actors.commands
+import actors.config_commands
+import actors.config_option
 import actors.roles
 import actors.trace_commands
 import examples.demo
@@ -20,6 +22,7 @@ import shadow.roles
 
 app = typer.Typer(
     name="run.py",
+    cls=actors.config_option.FrontDoor,
     help="Scorewire scores live transactions with very large tree models, and never stops.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -30,12 +33,13 @@ actors.commands.register_commands(app, _roles)
 governance.commands.register_commands(
     app, actors.commands.locate, actors.commands.locate_direct, actors.commands.processes
 )
-actors.trace_commands.register_trace(app, actors.commands.settings_or_exit)
+actors.trace_commands.register_trace(app, actors.config_option.settings_or_exit)
 app.command(rich_help_panel="Set up")(shadow.broker_commands.broker)
 app.add_typer(
     shadow.commands.shadow_app(actors.commands.locate), name="shadow", rich_help_panel="Try on live traffic"
 )
 app.add_typer(haproxy.commands.haproxy_app(actors.commands.find_setup), name="haproxy")
+app.add_typer(actors.config_commands.app, name="config", rich_help_panel="Set up")
 app.add_typer(models.commands.app, name="model", rich_help_panel="Set up")
 app.add_typer(actors.code.commands.app, name="code", rich_help_panel="Set up")
 

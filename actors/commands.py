@@ -24,7 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actors.balancer import setup_of
 from actors.blackbox import open_box
-from actors.config import DEFAULT_FILE, Settings, load_settings
+from actors.config import Settings
+from actors.config_option import configuration_or_exit, settings_or_exit
 from actors.errors import ConfigError
 from actors.host import Host
 from actors.host_commands import here, register_host_commands
@@ -57,14 +58,6 @@ def register_commands(app: typer.Typer, roles: Roles) -> None:
     register_host_commands(app, settings_or_exit)
 
 
-def settings_or_exit(config: Path | None) -> Settings:
-    """Read the configuration, or end the command with what is wrong in it."""
-    try:
-        return load_settings(config)
-    except ConfigError as error:
-        raise _fail(str(error)) from error
-
-
 def locate(config: Path | None) -> tuple[str, str]:
     """Return the database and the environment that a configuration names."""
     settings = settings_or_exit(config)
@@ -94,7 +87,8 @@ def up(config: ConfigOption = None) -> None:
 
     Applies the database's migrations first. Ctrl-C or SIGTERM stops every node in order.
     """
-    settings = settings_or_exit(config)
+    configuration = configuration_or_exit(config)
+    settings = configuration.settings
     _log_to_terminal()
     try:
         migrate(settings.direct_dsn)
@@ -103,7 +97,7 @@ def up(config: ConfigOption = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Host(settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)).run_until(stop)
+    Host(settings, configuration.file, configuration.options).run_until(stop)
 
 
 def _node(roles: Roles) -> Callable[..., None]:

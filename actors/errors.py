@@ -14,13 +14,42 @@ ActorError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class ActorError(Exception):
     """The base of the errors of this room."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        key: the key at fault, with dots.
+        source: where it was set: file and line, variable or option; "" where nobody set it.
+        said: what is wrong, and what to do.
+    """
+
+    key: str
+    source: str
+    said: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.source, self.key, self.said) if part)
+
+
 class ConfigError(ActorError):
-    """Raised when the configuration is missing or wrong; names every key at fault."""
+    """Raised when the configuration is missing or wrong; names every key at fault, and its source.
+
+    Attributes:
+        problems: everything that is wrong with it.
+    """
+
+    def __init__(self, said: str | Sequence[Problem]) -> None:
+        self.problems = (Problem("", "", said),) if isinstance(said, str) else tuple(said)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 class PipelineMismatchError(ActorError):

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -38,11 +38,15 @@ class Host:
     Args:
         settings: how many there are of each role.
         config: the configuration file that they read; None where variables say it all.
+        options: what --set says over it, `key=value` each.
     """
 
-    def __init__(self, settings: Settings, config: Path | None) -> None:
+    def __init__(self, settings: Settings, config: Path | None, options: Sequence[str] = ()) -> None:
         self._settings = settings
-        self._config = config
+        self._said = (
+            *((f"--config={config.resolve()}",) if config else ()),
+            *(f"--set={option}" for option in options),
+        )
         self._run = _RUN
         self._ports = _free_ports(settings, settings.preprocessor.nodes) if _chooses_ports(settings) else []
         self._logs = settings.logs.expanduser()
@@ -190,10 +194,9 @@ class Host:
         ]
 
     def _spec(self, role: str, index: int, run: Path) -> ProcessSpec:
-        config = (f"--config={self._config.resolve()}",) if self._config else ()
         port = (f"--port={self._ports[index]}",) if role == "preprocessor" and self._ports else ()
         argv = (sys.executable, str(run), "node", role, f"--index={index}")
-        return ProcessSpec(f"{role}-{index}", (*argv, *config, *port, f"--parent-fd={PARENT_FD}"))
+        return ProcessSpec(f"{role}-{index}", (*argv, *self._said, *port, f"--parent-fd={PARENT_FD}"))
 
     def __enter__(self) -> Self:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from governance.errors import MigrationError
@@ -21,6 +22,8 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x5C02E
 #: Times that a statement is run on a direct connection before it is prepared.
 _PREPARE_AFTER = 5
+#: What of a DSN is no secret.
+_SHOWN = ("host", "hostaddr", "port", "dbname", "user", "sslmode", "target_session_attrs")
 _LIVELY: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -58,6 +61,28 @@ def connect(
         **limit,
         **_LIVELY,
     )
+
+
+def checked_dsn(dsn: str) -> str:
+    """Return a DSN that libpq can read.
+
+    Raises:
+        ValueError: it cannot; without the text, which may hold a password.
+    """
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.Error:
+        raise ValueError(
+            "is neither a URI such as postgresql://user@host/database nor keywords such as "
+            "'host=... dbname=... user=...'"
+        ) from None
+    return dsn
+
+
+def shown_dsn(dsn: str) -> str:
+    """Return what of a DSN may be shown: where it leads, and as whom; no password, and no option."""
+    named = conninfo_to_dict(dsn)
+    return make_conninfo("", **{name: named[name] for name in _SHOWN if name in named})
 
 
 def migrations() -> list[tuple[str, str]]:

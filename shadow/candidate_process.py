@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from actors.config import settings_of
+from actors.config import Settings
 from actors.evaluation import Evaluator
 from actors.loading import PipelineLoader
 from governance.database import connect
@@ -101,7 +101,7 @@ class _Loader:
     """
 
     def __init__(self, document: str, link: socket.socket) -> None:
-        self._settings = settings_of(document)
+        self._settings = Settings.model_validate_json(document)
         self._link = link
         self._pipelines = PipelineLoader(self._settings.cache.expanduser(), self._settings)
         self.cpu_s = 0.0  # that the batch may take once all is loaded

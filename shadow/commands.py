@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from actors.commands import settings_or_exit
 from actors.config import Settings
+from actors.config_option import settings_or_exit
 from actors.errors import ActorError
 from governance import shadows
 from governance.canary import Canary

@@ -17,8 +17,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from actors.commands import settings_or_exit
 from actors.config import Settings
+from actors.config_option import settings_or_exit
 from governance.database import Connection
 from governance.replays import Progress, Source, ask, progress
 from governance.shadows import find_shadow

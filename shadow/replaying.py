@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from actors.config import Settings, node_name, settings_of
+from actors.config import Settings, node_name
 from governance import replays
 from governance.replays import Part
 from governance.shadows import Shadow
@@ -168,7 +168,7 @@ class ReplayWorker:
 def main() -> None:
     """Work on one replay until nothing of it is left: its number, and which process of the host's this is."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = settings_of(sys.stdin.read())
+    settings = Settings.model_validate_json(sys.stdin.read())
     replay, index = int(sys.argv[1]), int(sys.argv[2])
     worker = ReplayWorker(settings, node_name("replay", index), threading.Event(), replay=replay)
     worker.run(until_done=True)

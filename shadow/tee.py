@@ -54,7 +54,7 @@ class TeeActor(MailboxActor):
         self._settings = settings
         self._node_id = node_id
         self._context = context
-        self._hash_key = hash_key(settings.tee.hash_key.get_secret_value())
+        self._hash_key = hash_key(settings.tee.hash_key)
         self._sampler = Sampler(settings.tee.sample, settings.tee.always)
         self._counts: Counter[str] = Counter()
         self._waiting: dict[str, OrderedDict[int, None]] = {}

@@ -19,7 +19,7 @@ from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
 from transport.client import Answer, Client
 
-SHARED = Path(os.environ.get("SCOREWIRE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("SCOREWIRE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 FILE = SHARED / "credit_default.csv.gz"
 TARGET = "default"
 
@@ -29,7 +29,7 @@ def rows() -> tuple[list[dict[str, float]], NDArray[np.int64]]:
     if not FILE.exists():
         if os.environ.get("CI"):
             pytest.fail(f"{FILE} is missing: in CI the real data must be there")
-        pytest.skip(f"the real data is not at {FILE}: set SCOREWIRE_DATA to the folder that holds it")
+        pytest.skip(f"the real data is not at {FILE}: set SCOREWIRE_TEST_DATA to the folder that holds it")
     with gzip.open(FILE, "rt", newline="") as lines:
         records = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
     labels = np.array([int(record.pop(TARGET)) for record in records])

@@ -37,7 +37,7 @@ from models.spec import load_spec
 from tests.acceptance.conftest import wait_until
 from transport.client import Answer, Client, TransactionRefusedError
 
-SHARED = Path(os.environ.get("SCOREWIRE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("SCOREWIRE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SERVED = 4_000
 
 
@@ -46,7 +46,7 @@ def rows_of(name: str) -> list[dict[str, str]]:
     if not file.exists():
         if os.environ.get("CI"):
             pytest.fail(f"{file} is missing: in CI the real data must be there")
-        pytest.skip(f"the real data is not at {file}: set SCOREWIRE_DATA to the folder that holds it")
+        pytest.skip(f"the real data is not at {file}: set SCOREWIRE_TEST_DATA to the folder that holds it")
     with gzip.open(file, "rt", newline="") as lines:
         return list(csv.DictReader(lines))
 
