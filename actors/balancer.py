@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from actors.config import Settings
+from actors.config import Settings, node_name
 from actors.errors import ConfigError
+from actors.metrics import labels_of, page_of
+from actors.probes import Probes
 from actors.roles import Roles
 from actors.serving import MailboxActor
 from actors.supervisor import ChildSpec, Supervisor, run_top
@@ -18,11 +21,19 @@ from haproxy.agent import Agent
 from haproxy.plan import Address, Options, servers_of
 from haproxy.settings import HaproxySettings
 from haproxy.setup import Setup
+from transport.health import Health
 from transport.listener import check_address
 from transport.mailbox import Timer
+from transport.metrics import CONTENT_TYPE, Metric
 
 logger = logging.getLogger(__name__)
 
+#: Attribute of an agent to its figure.
+AGENT: Final[Mapping[str, Metric]] = {
+    "serving": Metric("scorewire_haproxy_serving", "gauge", "Servers that HAProxy holds for ready."),
+    "starts": Metric("scorewire_haproxy_starts_total", "counter", "Starts of HAProxy by its agent."),
+    "reloads": Metric("scorewire_haproxy_reloads_total", "counter", "Reloads of HAProxy by its agent."),
+}
 #: Seconds between two looks whether HAProxy lives and is as it should be.
 LOOK_S = 0.2
 
@@ -34,17 +45,19 @@ class BalancerActor(MailboxActor):
         setup: the host's HAProxies.
         index: which of them.
         ready: set once callers can be served through it.
+        shown: takes the agent, under `agent`, for whoever wants to see how it is.
     """
 
-    def __init__(self, setup: Setup, index: int, ready: threading.Event) -> None:
+    def __init__(self, setup: Setup, index: int, ready: threading.Event, shown: dict[str, Agent]) -> None:
         super().__init__()
         self._ready = ready
+        self._shown = shown
         self._setup = setup
         self._index = index
 
     def on_start(self) -> None:
         """Adopt the HAProxy that runs, or start one, and begin to watch."""
-        self._agent = Agent(self._setup, self._index)
+        self._agent = self._shown["agent"] = Agent(self._setup, self._index)
         self._keep()
         watcher = Watcher(self._setup.dsn, self._setup.environment)
         self._watch = WatchSource(self.loop, watcher, self._take_view)
@@ -109,10 +122,25 @@ def _run(settings: Settings, index: int, port: int | None) -> int:
     options = setup.instances[index]
     for address in (options.tcp, options.http, options.stats):
         check_address(f"tcp://{address}", wide=settings.allow_wide_bind)
-    ready = threading.Event()
-    start = partial(BalancerActor.start, setup, index, ready)
+    ready, shown = threading.Event(), dict[str, Agent]()
+    start = partial(BalancerActor.start, setup, index, ready, shown)
     children = [ChildSpec(id="balancer", start=start, shutdown_s=15.0)]
-    return run_top(lambda: Supervisor.start(children, max_restarts=5, period_s=10.0), ready=ready.is_set)
+    assert settings.haproxy is not None  # noqa: S101 - setup_of has looked
+    node_id = node_name("haproxy", index)
+    labels = labels_of(settings.environment, "haproxy", node_id)
+
+    def health() -> Health:
+        agent = shown.get("agent")
+        return "ready" if agent is not None and agent.ready else "starting"
+
+    def page() -> tuple[str, bytes]:
+        found = page_of(labels, node_id, health())
+        if (agent := shown.get("agent")) is not None:
+            found.add_all(AGENT, {name: getattr(agent, name) for name in AGENT})
+        return CONTENT_TYPE, found.text()
+
+    with Probes(settings, settings.haproxy.health_port, index, health=health, pages={"/metrics": page}):
+        return run_top(lambda: Supervisor.start(children, max_restarts=5, period_s=10.0), ready=ready.is_set)
 
 
 #: The roles of this file.

@@ -52,6 +52,15 @@ class Section(BaseModel):
     )
 
 
+class UpSettings(Section):
+    """`run.py up`, and what processes without callers share: tee, sinks, shadow nodes, HAProxy's agents."""
+
+    host: str = "127.0.0.1"
+    """Where these answer health checks and show their figures."""
+    health_port: Port = 0
+    """Where `up` itself does; 0 picks a free port."""
+
+
 class PreprocessorSettings(Section):
     """Preprocessor nodes of this host: one actor each, since preprocessing holds the GIL."""
 
@@ -129,6 +138,8 @@ class KafkaSettings(Section):
 class TeeSettings(Section):
     """The tee of this host: what it keeps while it, or Kafka, is away, and what it leaves out."""
 
+    health_port: Port = 0
+    """Where it shows its health and figures; 0 picks a free port."""
     spool: Path | None = None
     """Where records wait while Kafka is away; by default `spool` beside `cache`."""
     spool_mb: Annotated[float, Field(gt=0)] = 1024
@@ -146,6 +157,8 @@ class TeeSettings(Section):
 class SinkSettings(Section):
     """Sinks of this host: they bring what the tee sent from Kafka to PostgreSQL."""
 
+    health_port: Port = 0
+    """The first shows its health and figures here, each further one at the next port; 0 picks free ones."""
     nodes: Annotated[int, Field(ge=0, le=64)] = 1
     """Processes."""
     batch: Annotated[int, Field(ge=1, le=100_000)] = 5_000
@@ -155,6 +168,8 @@ class SinkSettings(Section):
 class ShadowSettings(Section):
     """Shadow nodes of this host: each is one of the group that reads the live topic."""
 
+    health_port: Port = 0
+    """The first shows its health and figures here, each further one at the next port; 0 picks free ones."""
     nodes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes; each runs one more, niced and limited, for each shadow."""
     batch: Annotated[int, Field(ge=1, le=10_000)] = 1000
@@ -206,6 +221,7 @@ class Settings(Section):
     """Name to public key (base64, as `keys new` prints it); with any, nodes refuse what none has signed."""
     hung_s: Annotated[float, Field(ge=1.0)] = 10.0
     """Seconds that an actor may be at one message before its node is replaced."""
+    up: UpSettings = UpSettings()
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
     code: CodeSettings = CodeSettings()

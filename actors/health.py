@@ -7,6 +7,8 @@ from typing import Any
 
 import zmq
 
+from actors import notify
+from actors.node_metrics import node_page
 from actors.serving import MailboxActor
 from actors.state import NodeState
 from transport.client.pool import Pool
@@ -50,9 +52,16 @@ class HealthActor(MailboxActor):
         """Listen, where its predecessor did if it had one."""
         port = int(self._state.health.rpartition(":")[2]) if self._state.health else self._port
         self._answers = HealthPort(
-            self.loop, self._host, port, health=self.health, facts=self._facts, wide=self._wide
+            self.loop,
+            self._host,
+            port,
+            health=self.health,
+            facts=self._facts,
+            pages={"/metrics": lambda: node_page(self._state, self.health())},
+            wide=self._wide,
         )
         self._state.health = self._answers.endpoint
+        notify.tell_health(self._answers.endpoint)
         self._pool = Pool(self.loop, self._context, beat_s=LOOK_S)
         self.loop.add(Timer(LOOK_S, self._look))
 

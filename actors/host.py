@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from actors.config import Settings
 from actors.control import ControlServer
 from actors.errors import ControlError
 from actors.launcher import PARENT_FD, Launcher, ProcessSpec, ProcessState
+from actors.metrics import launcher_page
+from actors.probes import Probes
+from transport.health import Health
 
 _RUN = Path(__file__).parents[1] / "run.py"
 #: Seconds that a replaced node may take until it can do its work.
@@ -53,21 +57,27 @@ class Host:
         self._launcher = Launcher(self._specs(), self._logs)
         commands = {
             "state": lambda _asked, _step: self.states(),
+            "health": lambda _asked, _step: self._probes.endpoint if self._probes else "",
             "restart": lambda _asked, step: self.restart_rolling(step),
             "upgrade": lambda asked, step: self.upgrade(Path(asked["to"]), step),
             "scale": lambda asked, step: self.scale(asked["counts"], step),
         }
-        self._control = ControlServer(self._logs, commands, frozenset({"state"}))
+        self._probes: Probes | None = None
+        self._control = ControlServer(self._logs, commands, frozenset({"state", "health"}))
 
     def start(self) -> None:
         """Start all nodes, and take commands."""
         self._launcher.start()
+        pages = {"/metrics": self._page, "/targets": self._targets}
+        self._probes = Probes(self._settings, self._settings.up.health_port, health=self._health, pages=pages)
         self._control.start()
 
     def stop(self) -> None:
         """Stop all nodes in order. Stopping twice is harmless."""
         self._control.stop()
         self._launcher.stop()
+        if self._probes is not None:
+            self._probes.close()
 
     def pids(self) -> Mapping[str, int]:
         """Return the nodes that live, as `role-index`, and their processes."""
@@ -89,6 +99,20 @@ class Host:
                 if self._launcher.looks():
                     notify.tell(notify.WATCHDOG)
             notify.tell(notify.STOPPING)
+
+    # -- shown
+
+    def _health(self) -> Health:
+        return "ready" if self._launcher.looks() else "hung"
+
+    def _page(self) -> tuple[str, bytes]:
+        return launcher_page(self._settings.environment, self._launcher.states(), self._health())
+
+    def _targets(self) -> tuple[str, bytes]:
+        """Name the ports of this host that have figures, as Prometheus' discovery by HTTP takes it."""
+        assert self._probes is not None  # noqa: S101 - they ask
+        ports = [self._probes.endpoint, *(one.health for one in self._launcher.states() if one.health)]
+        return "application/json", json.dumps([{"targets": ports, "labels": {}}]).encode()
 
     # -- changed while it serves
 

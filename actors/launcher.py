@@ -69,6 +69,7 @@ class ProcessState:
         restarts: how often it was started again.
         last_exit: how it ended last: the exit code, or the signal as a negative number; None if it never did.
         pause_s: seconds until it is started again.
+        health: where its health and its figures are asked, as host:port; "" until it has said so.
     """
 
     id: str
@@ -78,6 +79,7 @@ class ProcessState:
     restarts: int
     last_exit: int | None
     pause_s: float
+    health: str = ""
 
 
 class _Kept:
@@ -96,6 +98,7 @@ class _Kept:
         #: Since when its end by SIGABRT is waited for.
         self.aborted_at: float | None = None
         self.last_exit: int | None = None
+        self.health = ""
         #: It is being replaced: its end is not a death.
         self.held = False
 
@@ -105,8 +108,24 @@ class _Kept:
         pause_s = max(0.0, self.start_at - now) if pid is None and not self.held else 0.0
         up_s = round(now - self.started_at, 1) if alive else 0.0
         return ProcessState(
-            self.spec.id, pid, self.ready and alive, up_s, self.restarts, self.last_exit, round(pause_s, 1)
+            self.spec.id,
+            pid,
+            ready=self.ready and alive,
+            up_s=up_s,
+            restarts=self.restarts,
+            last_exit=self.last_exit,
+            pause_s=round(pause_s, 1),
+            health=self.health if alive else "",
         )
+
+    def hear(self, words: Sequence[str], now: float) -> None:
+        """Take in what it has told. Only who once gave a sign of life must go on giving them."""
+        if notify.WATCHDOG in words:
+            self.heard_at = now
+        self.ready = (self.ready or notify.READY in words) and notify.STOPPING not in words
+        told = [word for word in words if word.startswith(notify.HEALTH)]
+        if told:
+            self.health = told[-1].removeprefix(notify.HEALTH)
 
 
 class Launcher:
@@ -229,8 +248,7 @@ class Launcher:
         for pid, words in self._ear.heard():
             for kept in self._kept:
                 if kept.process is not None and kept.process.pid == pid:
-                    kept.heard_at = now
-                    kept.ready = (kept.ready or notify.READY in words) and notify.STOPPING not in words
+                    kept.hear(words, now)
 
     def _look_after(self, kept: _Kept) -> None:
         now = time.monotonic()
@@ -286,7 +304,7 @@ class Launcher:
                 start_new_session=True,
             )
         kept.started_at = time.monotonic()
-        kept.ready, kept.heard_at, kept.aborted_at = False, None, None
+        kept.ready, kept.heard_at, kept.aborted_at, kept.health = False, None, None, ""
         logger.info("%s runs as process %d", kept.spec.id, kept.process.pid)
 
 

@@ -99,6 +99,7 @@ class Node:
     def _spec(self, name: str, start: Callable[[], pykka.ActorRef[Any]]) -> ChildSpec:
         def start_and_note() -> pykka.ActorRef[Any]:
             ref = start()
+            self._state.starts[name] += 1
             self._alive[name] = ref
             return ref
 

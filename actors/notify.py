@@ -19,6 +19,9 @@ STOPPING: Final = "STOPPING=1"
 #: The sign of life that a watchdog waits for.
 WATCHDOG: Final = "WATCHDOG=1"
 
+#: Before the address at which a process tells its health; a name of ours, which systemd passes over.
+HEALTH: Final = "X_SCOREWIRE_HEALTH="
+
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 _LONGEST = 4096
 
@@ -32,6 +35,11 @@ def tell(*words: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.setblocking(False)
         out.sendto("\n".join(words).encode(), address)
+
+
+def tell_health(endpoint: str) -> None:
+    """Tell where health is asked, as host:port."""
+    tell(HEALTH + endpoint)
 
 
 class Ear:

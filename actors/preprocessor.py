@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,7 @@ class PreprocessorActor(ServingActor):
     """Stamps a transaction with the current release, computes its features and has them scored."""
 
     kind = Kind.SCORE
+    stages = ("features", "scorer", "decision", "total")
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class PreprocessorActor(ServingActor):
     ) -> None:
         super().__init__(name, state, context, address, wide=wide)
         self._in_flight = 0
+        self._answer_timings = [(stage, self.timings.stages[stage]) for stage in self.stages]
         self.code = LiveCode(self.loop, state.code_used, state.code_crew)
         state.code_counters[name] = self.code.counters
         #: How often a decision rule could not be evaluated for a transaction.
@@ -128,9 +131,16 @@ class PreprocessorActor(ServingActor):
 
     def counters(self) -> dict[str, int]:
         """Return what was counted here, and with `scorers.` before its name what was at the scorers' pool."""
-        pool = {f"scorers.{name}": count for name, count in self.pool.counters().items()}
-        own = {"fallbacks": self.fallbacks, "rule_errors": self.rule_errors, "behind": self.behind}
-        return {**super().counters(), **own, **pool}
+        pool, ring = self.pool.counters(), self.state.tee
+        return {
+            **super().counters(),
+            "fallbacks": self.fallbacks,
+            "rule_errors": self.rule_errors,
+            "behind": self.behind,
+            **{f"scorers.{name}": count for name, count in pool.items()},
+            **{f"member:{state}": count for state, count in Counter(self.pool.states().values()).items()},
+            **({} if ring is None else {f"tee.{name}": count for name, count in ring.counters().items()}),
+        }
 
     def busy_s(self, now: float) -> float:
         """Return for how long all scorers have asked not to be asked."""
@@ -278,8 +288,11 @@ class PreprocessorActor(ServingActor):
     def _reply(self, call: Call, answer: Answer) -> None:
         self._in_flight -= 1
         self._answer(call, answer)
+        us = answer.trace.us
+        for stage, timing in self._answer_timings:
+            timing.add(us[stage])
         if call.tally is not None:
-            call.tally.count(answer.trace.us["total"], answer.score)
+            call.tally.count(us["total"], answer.score)
         for counter in call.loaded.drift.values():
             counter.see(call.transaction)
 
@@ -306,6 +319,7 @@ class PreprocessorActor(ServingActor):
         if fallback is not None:
             self.fallbacks += 1
             self._answer(call, fallback)
+            self.timings.stages["total"].add(fallback.trace.us["total"])
         elif isinstance(error, ScorewireError):
             self.listener.refuse(call.request, error)
         else:

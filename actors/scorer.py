@@ -35,6 +35,7 @@ class ScorerActor(ServingActor):
     """Scores vectors with the release that each names; all that has arrived is scored as one batch."""
 
     kind = Kind.VECTOR
+    stages = ("kernel",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,6 +113,7 @@ class ScorerActor(ServingActor):
 
     def _answer(self, rows: list[Row], scores: list[dict[str, float]], began: int) -> None:
         kernel_us = (time.perf_counter_ns() - began) // 1000
+        self.timings.stages["kernel"].add(kernel_us)
         said = {
             "node": self.state.node_id,
             "kernel_us": kernel_us,

@@ -16,6 +16,7 @@ from transport.client.wire import Kind
 from transport.errors import BindRefusedError
 from transport.listener import Listener, Request
 from transport.mailbox import Mailbox, Pump
+from transport.metrics import Timings
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class ServingActor(MailboxActor):
     kind: Kind
     listener: Listener
     watched = True
+    #: What is timed beside `queue`, the time until a request is taken.
+    stages: tuple[str, ...]
 
     def __init__(
         self,
@@ -86,6 +89,8 @@ class ServingActor(MailboxActor):
         self.context = context
         self._address = state.endpoints.get(name, address)
         self._wide = wide
+        self.timings = state.timings.setdefault(name, Timings("queue", *self.stages))
+        self._queue_timing = self.timings.stages["queue"]
 
     def on_start(self) -> None:
         """Listen."""
@@ -100,12 +105,21 @@ class ServingActor(MailboxActor):
 
     def counters(self) -> dict[str, int]:
         """Return what was counted here, by name; safe from any thread."""
-        return self.listener.counters()
+        return {
+            **self.listener.counters(),
+            "waiting": self.listener.waiting(),
+            "in_flight": self.in_flight(),
+            **{f"error:{code}": count for code, count in self.listener.errors().items()},
+        }
 
     def _take_batch(self, requests: list[Request]) -> None:
         if self.state.box is not None:
             first = requests[0]
             self.state.box.note(f"{self.name} takes {len(requests)}: {first.caller.hex()}/{first.id}, ...")
+        self.timings.batches.add(len(requests))
+        now, add = time.monotonic(), self._queue_timing.add
+        for request in requests:
+            add(int((now - request.arrived) * 1e6))
         self.on_batch(requests)
 
     def in_flight(self) -> int:

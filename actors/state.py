@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,6 +21,7 @@ from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
 from models.features.drift import DriftCounter
+from transport.metrics import Timings
 from transport.tee_ring import TeeRing
 
 
@@ -103,6 +105,8 @@ class NodeState:
         leaving: it takes its leave: whoever asks is told so, and callers move on.
         box: takes notes of what the actors do, for whoever asks later why this node ended.
         counters: id of each serving actor to what tells its counts.
+        timings: id of each serving actor to its histograms, which outlive it.
+        starts: id of each actor to how often it was started.
     """
 
     node_id: str
@@ -122,6 +126,8 @@ class NodeState:
     leaving: bool = False
     box: BlackBox | None = None
     counters: dict[str, Callable[[], Mapping[str, int]]] = field(default_factory=dict)
+    timings: dict[str, Timings] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

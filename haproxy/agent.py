@@ -53,6 +53,11 @@ class Agent:
         self._servers: Servers | None = None
         self._start_at = 0.0
 
+    @property
+    def serving(self) -> int:
+        """How many servers HAProxy held for ready when it was last looked at."""
+        return self._steering.serving
+
     def take(self, servers: Servers) -> None:
         """Take the servers of the membership; `keep` acts on them."""
         self._servers = servers

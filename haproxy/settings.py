@@ -28,6 +28,8 @@ class HaproxySettings(BaseModel):
     """The address of HAProxy's own page; on loopback unless told otherwise."""
     stats_port: Annotated[int, Field(ge=1, le=65535)] = 7241
     """Its port: a page for people at /, Prometheus' figures at /metrics."""
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """The first agent shows health and figures here, each further one at the next port; 0 picks free ones."""
     certificate: Path | None = None
     """Certificate and key in one PEM file."""
     binary: Path | None = None

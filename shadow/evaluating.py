@@ -105,7 +105,7 @@ class _Kept:
 
     def __init__(self, runner: ShadowRunner) -> None:
         self.runner = runner
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.counts = collections.Counter(evaluated=0, refused=0, poison=0)
         self._refused_in_a_row = 0
         self._took = False
 

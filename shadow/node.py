@@ -13,6 +13,7 @@ from typing import Final
 
 from actors.config import KafkaSettings, Settings, node_name
 from actors.errors import ConfigError
+from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.evaluating import Evaluating
@@ -20,6 +21,7 @@ from shadow.flow import Flow
 from shadow.kafka import ensure_topics, topic
 from shadow.keeper import Keeper, Place, Sign
 from shadow.letters import DeadLetters
+from shadow.metrics import shadow_page
 from shadow.outlets import outlets
 from shadow.process import PROGRAM, CandidateProcess, limits_of
 from shadow.replaying import ReplayWorker
@@ -27,6 +29,7 @@ from shadow.store import Summarise
 from shadow.storing import Database, Storing
 from shadow.stream import LiveStream
 from shadow.summary import fold, merge
+from transport.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class ShadowNode:
         if settings.kafka is None:
             raise ConfigError("a shadow node reads from Kafka: name one in [kafka] of scorewire.toml")
         self._settings = settings
+        self._index = index
         self._kafka: KafkaSettings = settings.kafka
         self.node_id = node_name("shadow", index)
         self._stopping = threading.Event()  # take nothing more
@@ -86,6 +90,8 @@ class ShadowNode:
         """Run until told to stop; return the exit code of the process."""
         logger.info("node %s starts", self.node_id)
         flow: Flow[Batch] = Flow([("evaluate", self._evaluating), ("store", self._storing)])
+        port, page = self._settings.shadow.health_port, {"/metrics": self._page}
+        probes = Probes(self._settings, port, self._index, health=self.health, pages=page)
         code = 0
         self._keeper.start()
         try:
@@ -101,6 +107,7 @@ class ShadowNode:
             logger.exception("node %s cannot go on", self.node_id)
             code = 1
         self._close(flow)
+        probes.close()
         logger.info("node %s ends with %d", self.node_id, code)
         return code
 
@@ -167,6 +174,15 @@ class ShadowNode:
         }
         places = {one: place for one, place in list(self._places.items()) if one in held}
         return Sign(counters, self._evaluating.counters(), places, self._evaluating.broken())
+
+    def health(self) -> Health:
+        """Say how it is. Safe from any thread."""
+        if self._stopping.is_set():
+            return "draining"
+        return "ready" if self._stream is not None else "starting"
+
+    def _page(self) -> tuple[str, bytes]:
+        return shadow_page(self._settings.environment, self.node_id, self._sign(), self.health())
 
     def _close(self, flow: Flow[Batch]) -> None:
         self._stop.set()

@@ -11,15 +11,18 @@ from typing import Final
 
 from actors.config import KafkaSettings, Settings, node_name
 from actors.errors import ConfigError
+from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.flow import Flow
 from shadow.kafka import ensure_topics, topic
 from shadow.keeping import Keeping
 from shadow.letters import DeadLetters
+from shadow.metrics import SINK, counted_page
 from shadow.reporting import Reporter
 from shadow.storing import Database
 from shadow.stream import LiveStream
+from transport.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class SinkNode:
         if settings.kafka is None:
             raise ConfigError("a sink reads from Kafka: name one in [kafka] of scorewire.toml")
         self._settings = settings
+        self._index = index
         self._kafka: KafkaSettings = settings.kafka
         self.node_id = node_name("sink", index)
         self._stopping = threading.Event()  # take nothing more
@@ -65,6 +69,8 @@ class SinkNode:
         environment = self._settings.environment
         reporter = Reporter(self._settings.dsn, self.node_id, environment, "sink", self.counters)
         flow: Flow[Batch] = Flow([("store", self._keeping)])
+        port, page = self._settings.sink.health_port, {"/metrics": self._page}
+        probes = Probes(self._settings, port, self._index, health=self.health, pages=page)
         code = 0
         try:
             self._wait_for_topics()
@@ -83,6 +89,7 @@ class SinkNode:
             with contextlib.suppress(BrokerError):
                 self._stream.close()
         reporter.close()
+        probes.close()
         self._database.close()
         logger.info("node %s ends with %d, and counted %s", self.node_id, code, self.counters())
         return code
@@ -105,6 +112,16 @@ class SinkNode:
             "partitions": len(stream.partitions) if stream else 0,
             "behind_s": round(self._behind(), 3),
         }
+
+    def health(self) -> Health:
+        """Say how it is. Safe from any thread."""
+        if self._stopping.is_set():
+            return "draining"
+        return "ready" if self._stream is not None else "starting"
+
+    def _page(self) -> tuple[str, bytes]:
+        environment = self._settings.environment
+        return counted_page(SINK, environment, "sink", self.node_id, self.counters(), self.health())
 
     def _behind(self) -> float:
         """Return the age of the newest answer that is stored while more wait; 0 if none does."""

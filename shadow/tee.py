@@ -6,13 +6,14 @@ import logging
 import os
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pykka
 import zmq
 
 from actors.config import Settings, node_name, spool_directory, tee_address
+from actors.probes import Probes
 from actors.serving import MailboxActor
 from actors.supervisor import ChildSpec, Supervisor, run_top
 from models.field_policy import hash_key
@@ -20,9 +21,11 @@ from shadow.connector import Connector
 from shadow.errors import RecordError
 from shadow.kafka import topic
 from shadow.live import Sampler, live_record
+from shadow.metrics import TEE, counted_page
 from shadow.outlet import Outlet, Ticket
 from shadow.reporting import Reporter
 from shadow.spool import Spool
+from transport.health import Health
 from transport.mailbox import Timer
 from transport.tee import TeeIntake
 from transport.tee_wire import RawRecord
@@ -40,6 +43,10 @@ FORGET_S: Final = 60.0
 _TIDY_S, _LOG_S = 5.0, 60.0
 
 
+#: What tells the counts of the actor that works now.
+Shown = dict[str, Callable[[], Mapping[str, float]]]
+
+
 class TeeActor(MailboxActor):
     """Takes records, makes live records of them, and acknowledges each once it is safe.
 
@@ -47,16 +54,20 @@ class TeeActor(MailboxActor):
         settings: the host's configuration, with [kafka].
         node_id: who it is.
         context: the node's ZeroMQ context.
+        shown: takes what tells its counts, under `tee`, for as long as it works.
     """
 
-    def __init__(self, settings: Settings, node_id: str, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self, settings: Settings, node_id: str, context: zmq.Context[zmq.Socket[bytes]], shown: Shown
+    ) -> None:
         super().__init__()
+        self._shown = shown
         self._settings = settings
         self._node_id = node_id
         self._context = context
         self._hash_key = hash_key(settings.tee.hash_key)
         self._sampler = Sampler(settings.tee.sample, settings.tee.always)
-        self._counts: Counter[str] = Counter()
+        self._counts = Counter(taken=0, malformed=0, sampled_out=0)
         self._waiting: dict[str, OrderedDict[int, None]] = {}
         self._last: dict[str, int] = {}
         self._told: dict[str, int] = {}
@@ -89,6 +100,7 @@ class TeeActor(MailboxActor):
         self.loop.add(Timer(_TIDY_S, self._tidy))
         self.loop.add(Timer(_LOG_S, self._log))
         self._reporter = Reporter(settings.dsn, self._node_id, settings.environment, "tee", self.counters)
+        self._shown["tee"] = self.counters
 
     def due(self) -> float:
         """Return when to look at the outlet again."""
@@ -194,6 +206,7 @@ class TeeActor(MailboxActor):
         logger.info("the tee counted %s", {k: v for k, v in self.counters().items() if v})
 
     def _close(self) -> None:
+        self._shown.pop("tee", None)
         self._log()
         self._intake.close()
         self._reporter.close()
@@ -211,9 +224,19 @@ def run_tee(settings: Settings, index: int, port: int | None) -> int:
     os.nice(NICE)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
-    def start() -> pykka.ActorRef[Any]:
-        return TeeActor.start(settings, node_id, context)
+    shown: Shown = {}
 
-    code = run_top(lambda: Supervisor.start([ChildSpec("tee", start)], max_restarts=5, period_s=10.0))
+    def start() -> pykka.ActorRef[Any]:
+        return TeeActor.start(settings, node_id, context, shown)
+
+    def health() -> Health:
+        return "ready" if shown else "starting"
+
+    def page() -> tuple[str, bytes]:
+        counters = shown.get("tee", dict)
+        return counted_page(TEE, settings.environment, "tee", node_id, counters(), health())
+
+    with Probes(settings, settings.tee.health_port, health=health, pages={"/metrics": page}):
+        code = run_top(lambda: Supervisor.start([ChildSpec("tee", start)], max_restarts=5, period_s=10.0))
     context.destroy(linger=0)
     return code

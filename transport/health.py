@@ -1,22 +1,31 @@
 """The health port of a node: what load balancers and orchestrators ask, over HTTP/1.0.
 
 `GET /ready` answers 200 while the node serves, 404 while it leaves (HAProxy: give it nothing new and cut
-nothing) and 503 while it cannot serve; `GET /alive` answers 200 as long as somebody is there to answer.
+nothing) and 503 while it cannot serve; `GET /alive` answers 200 as long as somebody is there to answer. What
+else a node shows there, such as its figures at `/metrics`, it brings as pages.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from .client.loop import Loop
 from .errors import BindRefusedError
 from .listener import check_address
 
+logger = logging.getLogger(__name__)
+
 Health = Literal["ready", "starting", "draining", "hung"]
+
+#: Path to what makes that page: its type of content, and the content.
+Pages = Mapping[str, Callable[[], tuple[str, bytes]]]
 
 STATUS: Final[Mapping[Health, str]] = {
     "ready": "200 OK",
@@ -28,6 +37,9 @@ STATUS: Final[Mapping[Health, str]] = {
 _MOST = 64
 #: Bytes that a question may have, and seconds that it may take.
 _LONGEST, _SLOWEST_S = 4096, 2.0
+#: Seconds after which the rest of a long answer is sent on.
+_REST_S = 0.005
+_JSON = "application/json"
 
 
 class HealthPort:
@@ -39,6 +51,7 @@ class HealthPort:
         port: the port; 0 picks a free one.
         health: says how the node is.
         facts: what a person wants to read besides.
+        pages: what else can be asked for.
         wide: allow an address beyond loopback.
 
     Attributes:
@@ -57,12 +70,14 @@ class HealthPort:
         *,
         health: Callable[[], Health],
         facts: Callable[[], Mapping[str, Any]] = dict,
+        pages: Pages = MappingProxyType({}),
         wide: bool = False,
     ) -> None:
         self.answered = 0
         self._loop = loop
         self._health = health
         self._facts = facts
+        self._pages = {path.encode(): page for path, page in pages.items()}
         self._conversations: list[_Conversation] = []
         name = f"[{host}]" if ":" in host else host
         check_address(f"tcp://{name}:{port}", wide=wide)
@@ -108,15 +123,26 @@ class HealthPort:
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD", b"OPTIONS"):
             return _http("405 Method Not Allowed", {"error": "ask with GET"}, body=True)
-        health = self._health()
-        if path == b"/alive":
-            status = "200 OK"
-        elif path == b"/ready":
-            status = STATUS[health]
-        else:
+        whole = method != b"HEAD"
+        if path in self._pages:
+            return self._page(path, body=whole)
+        if path not in (b"/alive", b"/ready"):
             # Not 404, which says that a node leaves.
-            return _http("400 Bad Request", {"error": "ask for /ready or /alive"}, body=method != b"HEAD")
-        return _http(status, {"state": health, **self._facts()}, body=method != b"HEAD")
+            known = ", ".join(["/ready", "/alive", *(page.decode() for page in self._pages)])
+            return _http("400 Bad Request", {"error": f"ask for one of {known}"}, body=whole)
+        health = self._health()
+        status = "200 OK" if path == b"/alive" else STATUS[health]
+        return _http(status, {"state": health, **self._facts()}, body=whole)
+
+    def _page(self, path: bytes, *, body: bool) -> bytes:
+        try:
+            kind, content = self._pages[path]()
+        except Exception as error:
+            # Whoever looks at figures must not take the node's health from its balancer.
+            logger.exception("the page %s cannot be made", path.decode())
+            why = {"error": f"{type(error).__name__}: {error}; the node's log has more"}
+            return _http("500 Internal Server Error", why, body=body)
+        return _response("200 OK", kind, content, body=body)
 
     def forget(self, conversation: _Conversation) -> None:
         """Count a conversation no more."""
@@ -134,14 +160,18 @@ class _Conversation:
         self._port = port
         self._question = b""
         self._answered = False
+        self._rest, self._send_at = b"", 0.0
         connection.setblocking(False)
         loop.add(self, connection.fileno())
 
-    def due(self) -> None:
-        """Its port looks after the time."""
+    def due(self) -> float | None:
+        """Return when to send on; its port looks after all other time."""
+        return self._send_at if self._rest else None
 
     def pump(self) -> None:
         try:
+            if self._rest:
+                self._send()
             part = self._connection.recv(_LONGEST)
             if part and not self._answered:
                 self._read(part)
@@ -158,10 +188,16 @@ class _Conversation:
         if not ended and len(self._question) < _LONGEST:
             return
         self._answered = True
-        if ended:
-            self._connection.send(self._port.answer(line))
-        # The asker closes: were this end to do so while more arrives, the answer could be lost.
-        self._connection.shutdown(socket.SHUT_WR)
+        self._rest = self._port.answer(line) if ended else b""
+        self._send()
+
+    def _send(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._rest = self._rest[self._connection.send(self._rest) :]
+        self._send_at = time.monotonic() + _REST_S
+        if not self._rest:
+            # The asker closes: were this end to do so while more arrives, the answer could be lost.
+            self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self._port.forget(self)
@@ -171,6 +207,9 @@ class _Conversation:
 
 
 def _http(status: str, facts: Mapping[str, Any], *, body: bool) -> bytes:
-    text = json.dumps(facts).encode() + b"\n"
-    head = f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-    return head.encode() + (text if body else b"")
+    return _response(status, _JSON, json.dumps(facts).encode() + b"\n", body=body)
+
+
+def _response(status: str, kind: str, content: bytes, *, body: bool) -> bytes:
+    head = f"HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + (content if body else b"")

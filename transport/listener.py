@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ import zmq
 
 from transport.admission import Admission, Request
 from transport.client import wire
-from transport.client.errors import OverloadedError, ScorewireError
+from transport.client.errors import OverloadedError, ProtocolError, ScorewireError
 from transport.client.loop import Loop
 from transport.client.wire import Kind
 from transport.errors import BindRefusedError
@@ -78,6 +79,7 @@ class Listener:
         self._ready = ready
         self._busy_s = busy_s
         self._queue = Admission()
+        self._refused: Counter[str] = Counter()
         self._refusals: dict[int, bytes] = {}
         self._callers: dict[bytes, float] = {}
         self._leaving = False
@@ -137,6 +139,7 @@ class Listener:
     def refuse(self, request: Request, error: ScorewireError) -> None:
         """Answer a request with an error."""
         self.stats.refused += 1
+        self._refused[error.code] += 1
         self._send(request.caller, Kind.ERROR, request.id, wire.pack_error(error))
 
     def fail(self, request: Request, error: Exception) -> None:
@@ -164,6 +167,14 @@ class Listener:
         """Return all counts, by name."""
         return asdict(self.stats)
 
+    def errors(self) -> dict[str, int]:
+        """Return how many requests ended with each error code; those that came or got late have no answer."""
+        stats = self.stats
+        found = Counter({"overloaded": stats.overloaded, "late": stats.late})
+        found.update({ProtocolError.code: stats.unreadable, ScorewireError.code: stats.failed})
+        found.update(dict(self._refused))  # copied in one step, whatever its thread does meanwhile
+        return found
+
     def close(self) -> None:
         """Stop listening. Closing twice is harmless."""
         self._loop.remove(self)
@@ -181,6 +192,7 @@ class Listener:
         if len(frame) > wire.MAX_MESSAGE_BYTES:
             error = wire.too_large(len(frame))
             self.stats.refused += 1
+            self._refused[error.code] += 1
             self._send(caller, Kind.ERROR, header.id, wire.pack_error(error))
             return
         if not header.budget_us:

@@ -13,6 +13,9 @@ from transport.client.loop import Loop
 from transport.errors import BindRefusedError
 from transport.health import Health, HealthPort
 
+#: More than any buffer of a connection takes.
+LONG = bytes(range(256)) * 100_000
+
 
 class Served:
     """A health port on a thread of its own."""
@@ -20,7 +23,8 @@ class Served:
     def __init__(self) -> None:
         self.health: Health = "ready"
         self._loop = Loop()
-        self.port = HealthPort(self._loop, "127.0.0.1", 0, health=lambda: self.health)
+        pages = {"/long": lambda: ("text/plain", LONG), "/broken": lambda: ("text/plain", b"%d" % (1 // 0))}
+        self.port = HealthPort(self._loop, "127.0.0.1", 0, health=lambda: self.health, pages=pages)
         self._over = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -96,6 +100,29 @@ def test_many_that_say_nothing_shut_nobody_out(served: Served) -> None:
     finally:
         for one in held:
             one.close()
+
+
+def test_a_page_arrives_whole_whatever_its_length_while_others_are_answered(served: Served) -> None:
+    host, _, port = served.port.endpoint.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        slow.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.recv(10).startswith(b"HTTP/1.0 2")
+        assert b"200 OK" in served.ask(b"GET /ready HTTP/1.0\r\n")
+        rest = b""
+        while part := slow.recv(1 << 20):
+            rest += part
+    assert rest.partition(b"\r\n\r\n")[2] == LONG
+    assert b"Content-Type: text/plain\r\nContent-Length: 25600000" in rest
+
+
+def test_a_page_that_fails_is_told_and_harms_no_health(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert b"500 Internal Server Error" in (answer := served.ask(b"GET /broken HTTP/1.0\r\n"))
+    assert b"ZeroDivisionError" in answer
+    assert "/broken cannot be made" in caplog.text
+    assert b"200 OK" in served.ask(b"GET /ready HTTP/1.0\r\n")
+    assert b"/ready, /alive, /long, /broken" in served.ask(b"GET / HTTP/1.0\r\n")
 
 
 def test_no_node_answers_beyond_loopback_unless_told_so() -> None:
