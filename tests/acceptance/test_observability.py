@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
-import actors.balancer
-import actors.metrics
 import actors.node_metrics
-import shadow.metrics
-import transport.metrics
 from tests.acceptance.conftest import wait_until
 from tests.acceptance.whole import Whole, start_whole, value
+from tests.metrics import CATALOGUE
 from transport.client import TransactionRefusedError
-from transport.metrics import Metric
 
 # Twenty seconds where nothing else runs, for seven processes, PostgreSQL and a broker.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -34,20 +29,6 @@ SOMETIMES = {
 def whole() -> Iterator[Whole]:
     with start_whole() as found:
         yield found
-
-
-def declared(module: types.ModuleType) -> set[str]:
-    found = [one for name, one in vars(module).items() if name.isupper()]
-    tables = [one for one in found if isinstance(one, Mapping)]
-    metrics = [*found, *(metric for table in tables for metric in table.values())]
-    return {one.name for one in metrics if isinstance(one, Metric)}
-
-
-CATALOGUE = {
-    name
-    for module in (actors.balancer, actors.metrics, actors.node_metrics, shadow.metrics, transport.metrics)
-    for name in declared(module)
-}
 
 
 def test_every_process_shows_its_figures_and_all_that_are_named_are_shown(whole: Whole) -> None:
@@ -73,8 +54,8 @@ def test_every_process_shows_its_figures_and_all_that_are_named_are_shown(whole:
                 {"environment": "test", "role": process.partition("-")[0]}.items() <= one.labels.items()
                 for one in family.samples
             )
-    assert shown <= CATALOGUE
-    assert CATALOGUE - shown <= SOMETIMES
+    assert shown <= set(CATALOGUE)
+    assert set(CATALOGUE) - shown <= SOMETIMES
 
 
 def test_figures_agree_with_what_was_done(whole: Whole) -> None:
