@@ -10,7 +10,9 @@ import actors.code.commands
 import actors.commands
 import actors.config_commands
 import actors.config_option
+import actors.doctor.commands
 import actors.roles
+import actors.top.commands
 import actors.trace_commands
 import examples.demo
 import governance.commands
@@ -18,6 +20,7 @@ import haproxy.commands
 import models.commands
 import shadow.broker_commands
 import shadow.commands
+import shadow.doctor
 import shadow.roles
 
 app = typer.Typer(
@@ -33,6 +36,9 @@ actors.commands.register_commands(app, _roles)
 governance.commands.register_commands(
     app, actors.commands.locate, actors.commands.locate_direct, actors.commands.processes
 )
+app.command(rich_help_panel="Run")(actors.top.commands.top)
+_doctor = actors.doctor.commands.doctor_command([*actors.doctor.commands.CHECKS, shadow.doctor.check_broker])
+app.command(name="doctor", rich_help_panel="Run")(_doctor)
 actors.trace_commands.register_trace(app, actors.config_option.settings_or_exit)
 app.command(rich_help_panel="Set up")(shadow.broker_commands.broker)
 app.add_typer(

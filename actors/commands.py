@@ -30,6 +30,7 @@ from actors.errors import ConfigError
 from actors.host import Host
 from actors.host_commands import here, register_host_commands
 from actors.launcher import watch_parent
+from actors.logs import start_log
 from actors.roles import LIVE_ROLES, Roles
 from governance.database import connect, migrate
 from governance.membership import members
@@ -89,7 +90,10 @@ def up(config: ConfigOption = None) -> None:
     """
     configuration = configuration_or_exit(config)
     settings = configuration.settings
-    _log_to_terminal()
+    if settings.log.format == "json":
+        start_log(settings, "up", "up-0")
+    else:
+        _log_to_terminal(settings.log.level)
     try:
         migrate(settings.direct_dsn)
     except psycopg.OperationalError as error:
@@ -121,7 +125,7 @@ def _node(roles: Roles) -> Callable[..., None]:
         if role not in roles:
             raise _fail(f"there is no role {role!r}: a node is one of {names}")
         settings = settings_or_exit(config)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        start_log(settings, role, f"{role}-{index}")
         if parent_fd is not None:
             watch_parent(parent_fd)
         if role not in LIVE_ROLES:  # which open their own, for their actors to note what they do
@@ -270,9 +274,9 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
-def _log_to_terminal() -> None:
+def _log_to_terminal(level: str) -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=level.upper(), format="%(message)s", handlers=[handler])
 
 
 def _fail(message: str) -> typer.Exit:

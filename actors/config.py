@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -50,6 +50,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
     )
+
+
+class LogSettings(Section):
+    """The logs of all processes of this host."""
+
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line: with transaction and release where there is one."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
 
 
 class UpSettings(Section):
@@ -221,6 +230,7 @@ class Settings(Section):
     """Name to public key (base64, as `keys new` prints it); with any, nodes refuse what none has signed."""
     hung_s: Annotated[float, Field(ge=1.0)] = 10.0
     """Seconds that an actor may be at one message before its node is replaced."""
+    log: LogSettings = LogSettings()
     up: UpSettings = UpSettings()
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()

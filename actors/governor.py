@@ -137,7 +137,9 @@ class GovernorActor(MailboxActor):
         if found != held:
             self._state.holdings = found
         if held.current != current:
-            logger.info("release %s is active on %s", current, self._state.node_id)
+            logger.info(
+                "release %s is active on %s", current, self._state.node_id, extra={"release": current}
+            )
             self._beat()
 
     def _acknowledge(self, view: View) -> None:
@@ -170,7 +172,8 @@ class GovernorActor(MailboxActor):
             self._preparing.again(message.release)
         else:
             self._preparing.failed(message)
-            logger.error("release %d is not prepared here: %s", message.release, message.reason)
+            number, reason = message.release, message.reason
+            logger.error("release %d is not prepared here: %s", number, reason, extra={"release": number})
         self._settle_view()
 
     def _make_room(self, number: int) -> bool:

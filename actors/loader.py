@@ -95,7 +95,7 @@ class LoaderActor(Child):
             self._report(LoadFailed(number, f"MemoryBudgetError: {error}", transient=False, no_room=True))
         except Exception as error:
             # Whatever a file or a disk may do: the rollout has to learn of it, and this node serves on.
-            logger.exception("release %d cannot be prepared", number)
+            logger.exception("release %d cannot be prepared", number, extra={"release": number})
             self._report(LoadFailed(number, f"{type(error).__name__}: {error}", transient=False))
         return None
 
@@ -107,7 +107,8 @@ class LoaderActor(Child):
             # A scorer knows how wide the features are, and does not compute them.
             run = {stage for stage in only if self._scores == (split_stage(stage)[0] == "model")}
             found = self._pipelines.load(connection, stages, only=only, run=run, latency_us=policy.latency_us)
-        logger.info("release %d of %s is prepared", release.number, release.environment)
+        number, environment = release.number, release.environment
+        logger.info("release %d of %s is prepared", number, environment, extra={"release": number})
         return Loaded(
             found.specs,
             found.models,

@@ -159,8 +159,16 @@ class PreprocessorActor(ServingActor):
                 self.listener.refuse(request, error)
             except Exception as error:
                 # A transaction that trips over a bug must not take the others down with this actor.
-                logger.exception("a transaction could not be evaluated")
+                facts = self._facts_of(wire.unpack_body(request.frame))
+                logger.exception("a transaction could not be evaluated", extra=facts)
                 self.listener.fail(request, error)
+
+    def _facts_of(self, body: Mapping[str, Any]) -> dict[str, object]:
+        """Name a transaction for the log, once its body was read."""
+        loaded = self.state.holdings.find(body.get("release"))
+        if loaded is None or not isinstance(body.get("transaction"), dict):
+            return {}
+        return {"release": loaded.release, "transaction": body["transaction"].get(loaded.spec.id_field or "")}
 
     def _begin(self, request: Request) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:

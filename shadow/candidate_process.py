@@ -24,6 +24,7 @@ import psycopg
 from actors.config import Settings
 from actors.evaluation import Evaluator
 from actors.loading import PipelineLoader
+from actors.logs import start_log
 from governance.database import connect
 from governance.errors import CacheError
 from shadow import frames
@@ -46,13 +47,14 @@ def main() -> None:
     link = socket.socket(fileno=int(sys.argv[1]))
     # Whatever prints must not do so where others read.
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     parent = os.getppid()
     threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
     greeting = frames.receive(link)
     os.nice(greeting["nice"])
     _limit_memory(greeting["memory_bytes"])
-    loader = _Loader(greeting["settings"], link)
+    settings = Settings.model_validate_json(greeting["settings"])
+    start_log(settings, "candidate", f"candidate-{os.getpid()}", level="WARNING")
+    loader = _Loader(settings, link)
     candidate = Candidate(greeting["overrides"], loader, _marker(int(sys.argv[2])))
     frames.send(link, {"ready": os.getpid()})
     try:
@@ -100,8 +102,8 @@ class _Loader:
     the kernel is compiled first.
     """
 
-    def __init__(self, document: str, link: socket.socket) -> None:
-        self._settings = Settings.model_validate_json(document)
+    def __init__(self, settings: Settings, link: socket.socket) -> None:
+        self._settings = settings
         self._link = link
         self._pipelines = PipelineLoader(self._settings.cache.expanduser(), self._settings)
         self.cpu_s = 0.0  # that the batch may take once all is loaded

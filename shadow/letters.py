@@ -88,7 +88,8 @@ class DeadLetters:
         """Lay records aside; False if the node stops before they are safe."""
         for letter in letters:
             where = f"{letter.partition}/{letter.offset}"
-            logger.warning("a record at %s is laid aside (%s): %s", where, letter.shadow, letter.reason)
+            facts = {"transaction": (letter.key or b"").decode(errors="replace"), "shadow": letter.shadow}
+            logger.warning("a record at %s is laid aside: %s", where, letter.reason, extra=facts)
         return self._sender.send(
             [(self._topic, letter.key, letter.value, self._headers(letter)) for letter in letters], stop
         )

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 
 from actors.config import Settings, node_name
+from actors.logs import start_log
 from governance import replays
 from governance.replays import Part
 from governance.shadows import Shadow
@@ -167,9 +168,9 @@ class ReplayWorker:
 
 def main() -> None:
     """Work on one replay until nothing of it is left: its number, and which process of the host's this is."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.model_validate_json(sys.stdin.read())
     replay, index = int(sys.argv[1]), int(sys.argv[2])
+    start_log(settings, "replay", f"replay-{index}", level="WARNING")
     worker = ReplayWorker(settings, node_name("replay", index), threading.Event(), replay=replay)
     worker.run(until_done=True)
 

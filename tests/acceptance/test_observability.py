@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 import actors.node_metrics
+from benchmarks.pictures.prometheus import Prometheus, queries
 from tests.acceptance.conftest import wait_until
 from tests.acceptance.whole import Whole, start_whole, value
 from tests.metrics import CATALOGUE
+from tests.prometheus import MISSING, PROMETHEUS, alerts
 from transport.client import TransactionRefusedError
 
 # Twenty seconds where nothing else runs, for seven processes, PostgreSQL and a broker.
@@ -23,6 +32,27 @@ SOMETIMES = {
     *("scorewire_canary_percent", "scorewire_canary_requests_total", "scorewire_canary_errors_total"),
     "scorewire_process_last_exit",
 }
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def answered(whole: Whole) -> Iterator[None]:
+    """Keep payments coming while something is looked at."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            list(whole.client.score_many(whole.payments[:32], window=4))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +140,106 @@ def test_a_process_that_died_is_told_by_up_and_its_successor_is_found(whole: Who
     wait_until(restarted, "it is restarted")
     wait_until(lambda: len(whole.targets()) == len(before), "its successor shows itself")
     assert len(set(whole.targets()) ^ before) == 2
+
+
+def run(whole: Whole, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "run.py", *arguments, f"--config={whole.system.file}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_top_shows_all_processes_the_release_and_what_is_done(whole: Whole, tmp_path: Path) -> None:
+    with answered(whole):
+        done = run(whole, "top", "--once", "--json")
+        assert done.returncode == 0, done.stderr
+        drawn = run(whole, "top", "--once", f"--svg={tmp_path}/top.svg")
+        assert drawn.returncode == 0, drawn.stderr
+    view = json.loads(done.stdout)
+    rows = {row["node"].partition("@")[0]: row for row in view["rows"]}
+    assert list(rows) == ["preprocessor-0", "scorer-0", "tee-0", "sink-0", "shadow-0", "haproxy-0", "up-0"]
+    assert all(row["state"] == "ready" for row in rows.values())
+    assert (view["held"]["release"], rows["scorer-0"]["release"]) == (1, 1)
+    assert view["rate"] > 10
+    assert view["errors"] == {}
+    assert set(view["stages"]["total"]) == {"p50", "p90", "p99", "p999"}
+    assert 0 < view["stages"]["kernel"]["p50"] < view["stages"]["total"]["p50"]
+    assert [one["name"] for one in view["held"]["shadows"]] == ["next"]
+    assert rows["preprocessor-0"]["note"] == "scorers: 1 ready"
+    assert "servers" in rows["haproxy-0"]["note"]
+    svg = (tmp_path / "top.svg").read_text()
+    assert "preprocessor-0" in svg
+    assert "Rollouts" in svg
+
+
+def test_top_goes_on_without_the_database_and_says_so(whole: Whole) -> None:
+    elsewhere = "--set=dsn=postgresql://nobody@127.0.0.1:1/none"
+    done = run(whole, "top", "--once", "--json", elsewhere)
+    assert done.returncode == 0, done.stderr
+    view = json.loads(done.stdout)
+    assert "127.0.0.1" in view["held"]["trouble"]
+    assert len(view["rows"]) == 7
+
+
+def test_the_doctor_finds_a_running_host_well_and_says_so_to_people_too(whole: Whole) -> None:
+    done = run(whole, "doctor", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    checks = {one["check"] for one in found["findings"]}
+    assert {"ports", "database", "clock", "schema", "rights", "notifications", "broker", "haproxy"} <= checks
+    told = " ".join(one["found"] for one in found["findings"])
+    assert "in use by `run.py up`" in told
+    assert "holds 1 of 1 servers for ready" in told
+    assert "7 of 7 processes" in told or "6 of 6 processes" in told
+    assert "→" in run(whole, "doctor").stdout
+
+
+def test_every_line_of_the_logs_is_json_and_names_its_release(whole: Whole) -> None:
+    for node in ("preprocessor-0", "scorer-0", "tee-0", "sink-0", "shadow-0", "haproxy-0"):
+        lines = [
+            json.loads(line) for line in (whole.system.settings.logs / f"{node}.log").read_text().splitlines()
+        ]
+        assert lines, node
+        assert all((one["node"], one["environment"]) == (node, "test") for one in lines)
+        if node in ("preprocessor-0", "scorer-0"):
+            (active,) = [one for one in lines if "is active on" in one["message"]]
+            assert (active["release"], active["role"]) == (1, node.partition("-")[0])
+
+
+#: Panels of what is not there in a calm system: code, a canary.
+QUIET = {"Code of releases", "Canary: share without a score"}
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason=MISSING)
+def test_a_real_prometheus_finds_all_processes_and_answers_every_panel_and_rule(
+    whole: Whole, tmp_path: Path
+) -> None:
+    with answered(whole), Prometheus(tmp_path, whole.up()) as prometheus:
+        wait_until(lambda: sum(value for _, value in prometheus.now("up")) == 7, "all are scraped")
+        total = 'sum(rate(scorewire_answers_total{role="preprocessor"}[10s]))'
+        wait_until(lambda: any(value > 10 for _, value in prometheus.now(total)), "answers are counted")
+        asked = list(queries("test", "10s"))
+        empty = {one.panel for one in asked} - {one.panel for one in asked if prometheus.now(one.expression)}
+        assert empty <= QUIET
+        rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+        assert len(rules) == len(list(alerts()))
+        assert {rule["health"] for rule in rules} == {"ok"}
+        slow = prometheus.now(
+            'histogram_quantile(0.5, sum by (le) (rate(scorewire_stage_seconds_bucket{stage="total"}[10s])))'
+        )
+        assert 0 < slow[0][1] < 10
+
+
+def test_the_commands_of_the_page_run(whole: Whole) -> None:
+    page = (ROOT / "docs/observability.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    script = f'set -eu\nrun.py() {{ {sys.executable} {ROOT}/run.py "$@"; }}\n' + "".join(blocks)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=whole.system.directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (whole.system.directory / "top.svg").exists()
+    assert "7 of 7" in done.stdout or "6 of 6" in done.stdout

@@ -91,7 +91,7 @@ def start_whole() -> Iterator[Whole]:
         first = free_ports_in_a_row(3)
         sections = (
             f"[kafka]\nbootstrap_servers = '{broker.bootstrap_servers}'\npartitions = 2\nreplication = 1\n"
-            "[shadow]\nnodes = 1\n"
+            "[shadow]\nnodes = 1\n[log]\nformat = 'json'\n"
             f"[haproxy]\nport = {first}\nhttp_port = {first + 1}\nstats_port = {first + 2}\n"
             f"directory = {json.dumps(name + '/haproxy')}\ncheck_ms = 100\n"
         )

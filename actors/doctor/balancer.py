@@ -1,0 +1,52 @@
+"""What HAProxy has to be: there, new enough, and content with its configuration."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from actors.balancer import setup_of
+from actors.config import Settings
+from actors.doctor.finding import Finding, failure, ok, warning
+from haproxy.binary import check, find_binary, version
+from haproxy.errors import BinaryError, HaproxyError, RefusedError
+from haproxy.plan import ROLES
+from haproxy.render import render
+from haproxy.runtime import Runtime
+
+
+def check_haproxy(settings: Settings) -> Iterator[Finding]:
+    """See whether the HAProxies of this host can run, and whether they do."""
+    if settings.haproxy is None:
+        yield ok("haproxy", "not asked for: callers reach the preprocessors themselves")
+        return
+    setup = setup_of(settings)
+    try:
+        binary = find_binary(setup.binary)
+    except BinaryError as error:
+        yield failure("haproxy", str(error), "install it, or name it as haproxy.binary")
+        return
+    yield ok("haproxy", f"{binary} is HAProxy {'.'.join(map(str, version(binary)))}")
+    for index, options in enumerate(setup.instances):
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "haproxy.cfg"
+            file.write_text(
+                render(options, dict.fromkeys(ROLES, ()), dict.fromkeys(ROLES, 1)), encoding="utf-8"
+            )
+            try:
+                check(binary, file)
+            except RefusedError as error:
+                yield failure("haproxy", str(error), "mend what it names in [haproxy]")
+                continue
+        try:
+            slots = [slot for slot in Runtime(options.socket).slots() if not slot.idle]
+        except HaproxyError:
+            yield ok("haproxy", f"number {index} does not run; it would take its configuration")
+            continue
+        serving = sum(slot.serves for slot in slots)
+        told = f"number {index} runs at {options.tcp} and holds {serving} of {len(slots)} servers for ready"
+        if slots and not serving:
+            yield warning("haproxy", told, "no caller is served through it: see `run.py haproxy status`")
+        else:
+            yield ok("haproxy", told)
