@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.state import Loaded
 from actors.tally import Tally
+from actors.traces import CallTrace
 from transport.client import wire
 from transport.client.answer import Answer, Decision, Trace
 from transport.listener import Request
@@ -33,9 +34,10 @@ class Call:
     Attributes:
         asked: when its features went to the scorers (time.monotonic seconds).
         message: as they went there.
+        trace: its spans, where it is traced.
     """
 
-    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "transaction")
+    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "trace", "transaction")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Call:
         self.transaction = transaction
         self.asked = time.monotonic()
         self.message = b""
+        self.trace: CallTrace | None = None
 
     def done(self, outcome: bytes | Exception) -> None:
         """Take what the scorers' pool says."""

@@ -61,6 +61,15 @@ class LogSettings(Section):
     """The least that is written."""
 
 
+class TracesSettings(Section):
+    """Traces of OpenTelemetry, sent to a collector over OTLP; they need `pip install 'scorewire[otel]'`."""
+
+    endpoint: str = ""
+    """Where the collector listens, such as `http://127.0.0.1:4318/v1/traces`; empty makes no traces."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of transactions that get a trace although they come with none of their caller's."""
+
+
 class UpSettings(Section):
     """`run.py up`, and what processes without callers share: tee, sinks, shadow nodes, HAProxy's agents."""
 
@@ -231,6 +240,7 @@ class Settings(Section):
     hung_s: Annotated[float, Field(ge=1.0)] = 10.0
     """Seconds that an actor may be at one message before its node is replaced."""
     log: LogSettings = LogSettings()
+    traces: TracesSettings = TracesSettings()
     up: UpSettings = UpSettings()
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()

@@ -22,6 +22,7 @@ from actors.scorer import ScorerActor
 from actors.serving import ServingActor
 from actors.state import NodeState
 from actors.supervisor import ChildSpec, Supervisor, run_top
+from actors.traces import Traces
 from transport.tee_ring import TeeRing
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,10 @@ class Node:
             code_crew=crew,
         )
         self._state.box = open_box(settings.logs.expanduser(), f"{role}-{index}")
+        if settings.traces.endpoint:
+            names = {"service.name": f"scorewire-{role}", "service.instance.id": self._state.node_id}
+            resource = {**names, "deployment.environment.name": settings.environment}
+            self._state.traces = Traces(settings.traces, resource)
         if role == "preprocessor" and settings.kafka is not None:
             self._state.tee = TeeRing(int(settings.tee.memory_mb * 1e6))
             self._state.tee_address = tee_address(settings)
@@ -82,6 +87,8 @@ class Node:
         )
         # A hung actor may still hold a socket: the process ends, whatever it does.
         self._context.destroy(linger=0)
+        if self._state.traces is not None:
+            self._state.traces.close()
         logger.info("node %s ends with %d", self._state.node_id, code)
         return code
 

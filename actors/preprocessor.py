@@ -17,6 +17,7 @@ from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Holdings, Loaded, NodeState
 from actors.tally import Tally
+from actors.traces import TRACEPARENT, CallTrace
 from models.field_policy import policy_of
 from models.spec import TransactionError
 from transport.client import wire
@@ -168,7 +169,11 @@ class PreprocessorActor(ServingActor):
         loaded = self.state.holdings.find(body.get("release"))
         if loaded is None or not isinstance(body.get("transaction"), dict):
             return {}
-        return {"release": loaded.release, "transaction": body["transaction"].get(loaded.spec.id_field or "")}
+        return {
+            "release": loaded.release,
+            "transaction": body["transaction"].get(loaded.spec.id_field or ""),
+            "trace": body.get(TRACEPARENT),
+        }
 
     def _begin(self, request: Request) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
@@ -194,16 +199,24 @@ class PreprocessorActor(ServingActor):
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
         call = Call(self, request, loaded, tally, id_, transaction)
+        self._trace(call, body.get(TRACEPARENT))
         self._in_flight += 1
         if len(vectors) == len(loaded.specs):
             self._ask_scorers(call, vectors)
         else:
             self._ask_code(call, vectors)
 
+    def _trace(self, call: Call, traceparent: object) -> None:
+        """Begin the trace of a transaction, if it is to have one."""
+        traces, arrived = self.state.traces, call.request.arrived
+        if traces is not None and (span := traces.begin(traceparent, "scorewire.preprocessor", arrived)):
+            call.trace = CallTrace(traces, span, arrived)
+
     def _ask_scorers(self, call: Call, vectors: Vectors) -> None:
         sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
         priority = wire.REPLAY if call.request.replay else {}
-        message = wire.pack_body({**priority, "release": call.loaded.release, **sent})
+        more = {} if call.trace is None else call.trace.ask()
+        message = wire.pack_body({**priority, "release": call.loaded.release, **sent, **more})
         call.asked, call.message = time.monotonic(), message
         self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
 
@@ -296,6 +309,8 @@ class PreprocessorActor(ServingActor):
     def _reply(self, call: Call, answer: Answer) -> None:
         self._in_flight -= 1
         self._answer(call, answer)
+        if call.trace is not None:
+            call.trace.end(answer)
         us = answer.trace.us
         for stage, timing in self._answer_timings:
             timing.add(us[stage])
@@ -324,6 +339,8 @@ class PreprocessorActor(ServingActor):
 
     def _give_up(self, call: Call, error: Exception, fallback: Answer | None = None) -> None:
         self._in_flight -= 1
+        if call.trace is not None:
+            call.trace.fail(error)
         if fallback is not None:
             self.fallbacks += 1
             self._answer(call, fallback)

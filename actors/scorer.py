@@ -13,6 +13,7 @@ from actors.code.stages import ROWS_A_CALL, CodeModel
 from actors.evaluation import FEATURES, Vectors
 from actors.serving import ServingActor
 from actors.state import Loaded
+from actors.traces import PACKED, TRACEPARENT, Traces
 from models.errors import InputError
 from transport.client import wire
 from transport.client.errors import (
@@ -122,6 +123,21 @@ class ScorerActor(ServingActor):
         for (request, _), found in zip(rows, scores, strict=True):
             answer = {"scores": found, **said}
             self.listener.answer(request, wire.pack_body(answer))
+        if self.state.traces is not None:
+            self._trace(self.state.traces, rows, began, kernel_us)
+
+    def _trace(self, traces: Traces, rows: list[Row], began: int, kernel_us: int) -> None:
+        """Add to the traces of those that are traced; their answers have left."""
+        begun = time.monotonic() - (time.perf_counter_ns() - began) / 1e9
+        for request, _ in rows:
+            if PACKED not in request.frame:
+                continue
+            body = wire.unpack_body(request.frame)
+            span = traces.begin(body.get(TRACEPARENT, ""), "scorewire.scorer.score", request.arrived)
+            if span is not None:
+                span.set_attributes({"scorewire.release": _release(body), "scorewire.batch": len(rows)})
+                traces.child(span, "scorewire.kernel", begun, begun + kernel_us / 1e6)
+                span.end()
 
     def _ask_code(self, loaded: Loaded, rows: list[Row]) -> None:
         """Score rows with the models that are code, and with the others once those have answered."""

@@ -20,6 +20,7 @@ from actors.blackbox import BlackBox
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
 from actors.tally import Watch
+from actors.traces import Traces
 from models.features.drift import DriftCounter
 from transport.metrics import Timings
 from transport.tee_ring import TeeRing
@@ -106,6 +107,7 @@ class NodeState:
         box: takes notes of what the actors do, for whoever asks later why this node ended.
         counters: id of each serving actor to what tells its counts.
         timings: id of each serving actor to its histograms, which outlive it.
+        traces: makes spans of what is traced; None where no collector is named.
         starts: id of each actor to how often it was started.
     """
 
@@ -127,6 +129,7 @@ class NodeState:
     box: BlackBox | None = None
     counters: dict[str, Callable[[], Mapping[str, int]]] = field(default_factory=dict)
     timings: dict[str, Timings] = field(default_factory=dict)
+    traces: Traces | None = None
     starts: Counter[str] = field(default_factory=Counter)
 
     def code_used(self) -> set[str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from actors.config import Settings
 from actors.errors import ConfigError
-from actors.roles import Roles, Runner
-from actors.supervisor import BOOT_FAILED
+from actors.roles import Roles, configured
 
 __all__ = ["SHADOW_ROLES"]
-
-logger = logging.getLogger(__name__)
 
 
 def _shadow(settings: Settings, index: int, port: int | None) -> int:
@@ -37,20 +33,7 @@ def _tee(settings: Settings, index: int, port: int | None) -> int:
     return run_tee(settings, index, port)
 
 
-def _configured(run: Runner) -> Runner:
-    """Let a wrong configuration end a node as one that could not start, with a sentence in its log."""
-
-    def checked(settings: Settings, index: int, port: int | None) -> int:
-        try:
-            return run(settings, index, port)
-        except ConfigError as error:
-            logger.error("%s", error)  # noqa: TRY400 - its text says it all
-            return BOOT_FAILED
-
-    return checked
-
-
 #: Role to what runs it.
 SHADOW_ROLES: Final[Roles] = {
-    name: _configured(run) for name, run in {"tee": _tee, "sink": _sink, "shadow": _shadow}.items()
+    name: configured(run) for name, run in {"tee": _tee, "sink": _sink, "shadow": _shadow}.items()
 }

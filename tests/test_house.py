@@ -98,7 +98,17 @@ def test_what_governance_decides_goes_by_the_clock_of_the_database_alone() -> No
 
 def test_the_client_needs_nothing_of_the_house_and_two_libraries() -> None:
     for file in (ROOT / "transport" / "client").rglob("*.py"):
-        assert roots(file) <= set(sys.stdlib_module_names) | CLIENT_LIBRARIES, file
+        extra = {"opentelemetry"} if file.name == "traces.py" else set()
+        assert roots(file) <= set(sys.stdlib_module_names) | CLIENT_LIBRARIES | extra, file
+
+
+def test_neither_a_client_nor_a_node_loads_opentelemetry_before_it_is_told_to() -> None:
+    code = (
+        "import sys, actors.node, transport.client as c; c.Client('tcp://127.0.0.1:1').close();"
+        "print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_no_room_loads_a_training_library_before_it_is_asked_to_import_a_model() -> None:

@@ -12,8 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry import context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 import actors.node_metrics
 from benchmarks.pictures.prometheus import Prometheus, queries
@@ -21,7 +27,7 @@ from tests.acceptance.conftest import wait_until
 from tests.acceptance.whole import Whole, start_whole, value
 from tests.metrics import CATALOGUE
 from tests.prometheus import MISSING, PROMETHEUS, alerts
-from transport.client import TransactionRefusedError
+from transport.client import Client, TransactionRefusedError
 
 # Twenty seconds where nothing else runs, for seven processes, PostgreSQL and a broker.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -243,3 +249,74 @@ def test_the_commands_of_the_page_run(whole: Whole) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert (whole.system.directory / "top.svg").exists()
     assert "7 of 7" in done.stdout or "6 of 6" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tracing() -> Iterator[InMemorySpanExporter]:
+    """The SDK of a program that uses the client: it traces what is within a span that is sampled."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF))
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)
+    yield kept
+    provider.shutdown()
+
+
+def sampled(number: int) -> Any:
+    """Return the context of a caller's span that is sampled."""
+    span = trace.SpanContext(
+        number, 1, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED)
+    )
+    return trace.set_span_in_context(trace.NonRecordingSpan(span))
+
+
+def test_a_trace_goes_from_the_caller_through_preprocessor_and_scorer(
+    whole: Whole, tracing: InMemorySpanExporter
+) -> None:
+    address = whole.system.addresses()
+    token = context.attach(sampled(0xABC))
+    try:
+        with Client(address, deadline=10.0, traces=True) as client:
+            answer = client.score({**whole.payments[0], "id": "traced"})
+            with pytest.raises(TransactionRefusedError):
+                client.score({"id": "bad", "amount": "much"})
+    finally:
+        context.detach(token)
+    own, refused = tracing.get_finished_spans()
+    assert own.attributes is not None
+    assert dict(own.attributes) == {
+        "scorewire.transaction": "traced",
+        "scorewire.release": answer.trace.release,
+        "scorewire.environment": "test",
+    }
+    assert refused.status.status_code is trace.StatusCode.ERROR
+    trace_id = f"{0xABC:032x}"
+    wanted = {
+        *("scorewire.preprocessor", "scorewire.features", "scorewire.scorer", "scorewire.decision"),
+        *("scorewire.scorer.score", "scorewire.kernel"),
+    }
+    spans = wait_until(
+        lambda: found if set(found := whole.collector.of(trace_id)) == wanted else None, "all spans"
+    )
+    parents = {name: one["parent"] for name, one in spans.items()}
+    first = spans["scorewire.preprocessor"]
+    assert parents["scorewire.preprocessor"] == f"{own.context.span_id:016x}"
+    for name in ("scorewire.features", "scorewire.scorer", "scorewire.decision"):
+        assert parents[name] == first["id"]
+    assert parents["scorewire.scorer.score"] == spans["scorewire.scorer"]["id"]
+    assert parents["scorewire.kernel"] == spans["scorewire.scorer.score"]["id"]
+    assert {one["service"] for one in spans.values()} == {"scorewire-preprocessor", "scorewire-scorer"}
+    assert first["facts"]["scorewire.transaction"] == "traced"
+    for one in spans.values():
+        assert first["began"] <= one["began"] <= one["ended"], one["name"]
+        assert one["ended"] <= first["ended"] + 5_000_000 or one["service"] == "scorewire-scorer"
+
+
+def test_what_is_not_sampled_is_sent_without_a_trace_and_makes_none(
+    whole: Whole, tracing: InMemorySpanExporter
+) -> None:
+    before, own = whole.collector.count(), len(tracing.get_finished_spans())
+    with Client(whole.system.addresses(), deadline=10.0, traces=True) as client:
+        assert len(list(client.score_many(whole.payments[:20]))) == 20
+    assert len(tracing.get_finished_spans()) == own
+    assert whole.collector.count() == before

@@ -26,6 +26,7 @@ from governance.embedded import EmbeddedPostgres
 from models.importers import import_model
 from models.spec import load_spec
 from shadow.broker import EmbeddedBroker
+from tests.acceptance.collector import Collector
 from tests.acceptance.conftest import System, start_system, wait_until
 from transport.client import Client
 
@@ -38,6 +39,7 @@ class Whole:
     broker: EmbeddedBroker
     payments: list[dict[str, Any]]
     client: Client
+    collector: Collector
 
     def up(self) -> str:
         """Return where `up` shows itself."""
@@ -86,12 +88,14 @@ def start_whole() -> Iterator[Whole]:
         tempfile.TemporaryDirectory(prefix="sw-") as name,
         EmbeddedPostgres(Path(name) / "postgres") as postgres,
         EmbeddedBroker(Path(name) / "broker") as broker,
+        Collector() as collector,
     ):
         migrate(postgres.dsn)
         first = free_ports_in_a_row(3)
         sections = (
             f"[kafka]\nbootstrap_servers = '{broker.bootstrap_servers}'\npartitions = 2\nreplication = 1\n"
             "[shadow]\nnodes = 1\n[log]\nformat = 'json'\n"
+            f"[traces]\nendpoint = '{collector.endpoint}'\n"
             f"[haproxy]\nport = {first}\nhttp_port = {first + 1}\nstats_port = {first + 2}\n"
             f"directory = {json.dumps(name + '/haproxy')}\ncheck_ms = 100\n"
         )
@@ -109,7 +113,7 @@ def start_whole() -> Iterator[Whole]:
             with connect(postgres.dsn) as connection:
                 shadows.start(connection, "test", "next", {"model": "other"}, by="test")
             with Client(f"tcp://127.0.0.1:{first}", connections=1, deadline=10.0) as client:
-                whole = Whole(system, broker, payments, client)
+                whole = Whole(system, broker, payments, client, collector)
                 wait_until(lambda: len(whole.targets()) == 7, "all processes show themselves")
                 yield whole
         finally:

@@ -8,7 +8,7 @@ import types
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from . import wire
 from .answer import Answer, unpack_answer
@@ -17,6 +17,9 @@ from .errors import ScorewireError
 from .pool import Done
 from .route import numbered
 from .wire import Kind
+
+if TYPE_CHECKING:
+    from .traces import Traces
 
 Transaction = Mapping[str, Any]
 
@@ -45,6 +48,17 @@ def _check_deadline(deadline: float) -> float:
     return deadline
 
 
+def _traces() -> Traces:
+    """Return what makes spans.
+
+    Raises:
+        ImportError: OpenTelemetry is not installed.
+    """
+    from .traces import Traces  # noqa: PLC0415 - OpenTelemetry, which few have
+
+    return Traces()
+
+
 class _How(NamedTuple):
     """How a transaction is to be scored: what a caller may say with each."""
 
@@ -62,7 +76,9 @@ class _Base:
         *,
         deadline: float = DEADLINE_S,
         connections: int | None = None,
+        traces: bool = False,
     ) -> None:
+        self._traces = _traces() if traces else None
         self._deadline = _check_deadline(deadline)
         self._connections = connections
         self._channel = Channel(numbered(_addresses(addresses), connections))
@@ -77,7 +93,10 @@ class _Base:
 
     def _submit(self, transaction: Transaction, how: _How, done: Done) -> None:
         seconds = self._deadline if how.deadline is None else _check_deadline(how.deadline)
-        body = wire.pack_transaction(transaction, how.release, replay=how.replay)
+        traceparent = ""
+        if self._traces is not None:
+            traceparent, done = self._traces.around(done)
+        body = wire.pack_transaction(transaction, how.release, replay=how.replay, traceparent=traceparent)
         self._channel.submit(Kind.SCORE, body, seconds, done)
 
 
@@ -89,6 +108,7 @@ class Client(_Base):
         deadline: seconds that a transaction may take, unless a call says otherwise.
         connections: where the addresses are those of load balancers (HAProxy), how many connections to hold
             through each, so that requests are spread over the nodes behind it; None for nodes' addresses.
+        traces: make a span of OpenTelemetry for each call that is sampled, and let it go on in the nodes.
 
     Example:
         with Client("tcp://127.0.0.1:7301,tcp://127.0.0.1:7302") as client:

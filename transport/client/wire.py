@@ -130,7 +130,11 @@ def is_replay(frame: bytes) -> bool:
 
 
 def pack_transaction(
-    transaction: Mapping[str, Any], release: int | None = None, *, replay: bool = False
+    transaction: Mapping[str, Any],
+    release: int | None = None,
+    *,
+    replay: bool = False,
+    traceparent: str = "",
 ) -> bytes:
     """Pack a transaction as the body of a SCORE message.
 
@@ -138,6 +142,7 @@ def pack_transaction(
         transaction: names to values that msgpack carries (None, bool, int, float, str, bytes, list, map).
         release: score with this release instead of the current one.
         replay: let it wait for all that is live.
+        traceparent: the trace that it is part of, where it is sampled, as W3C's Trace Context writes it.
 
     Raises:
         TransactionRefusedError: a value cannot be carried; names the field.
@@ -146,6 +151,8 @@ def pack_transaction(
     body: dict[str, Any] = {**REPLAY, "transaction": transaction} if replay else {"transaction": transaction}
     if release is not None:
         body["release"] = release
+    if traceparent:
+        body["traceparent"] = traceparent
     try:
         packed = pack_body(body)
     except (TypeError, ValueError, OverflowError) as error:
