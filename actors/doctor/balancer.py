@@ -11,7 +11,7 @@ from actors.config import Settings
 from actors.doctor.finding import Finding, failure, ok, warning
 from haproxy.binary import check, find_binary, version
 from haproxy.errors import BinaryError, HaproxyError, RefusedError
-from haproxy.plan import ROLES
+from haproxy.plan import ROLES, Options
 from haproxy.render import render
 from haproxy.runtime import Runtime
 
@@ -29,16 +29,11 @@ def check_haproxy(settings: Settings) -> Iterator[Finding]:
         return
     yield ok("haproxy", f"{binary} is HAProxy {'.'.join(map(str, version(binary)))}")
     for index, options in enumerate(setup.instances):
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "haproxy.cfg"
-            file.write_text(
-                render(options, dict.fromkeys(ROLES, ()), dict.fromkeys(ROLES, 1)), encoding="utf-8"
-            )
-            try:
-                check(binary, file)
-            except RefusedError as error:
-                yield failure("haproxy", str(error), "mend what it names in [haproxy]")
-                continue
+        try:
+            _judge(binary, options)
+        except (RefusedError, OSError) as error:
+            yield failure("haproxy", str(error), "mend what it names in [haproxy]")
+            continue
         try:
             slots = [slot for slot in Runtime(options.socket).slots() if not slot.idle]
         except HaproxyError:
@@ -50,3 +45,17 @@ def check_haproxy(settings: Settings) -> Iterator[Finding]:
             yield warning("haproxy", told, "no caller is served through it: see `run.py haproxy status`")
         else:
             yield ok("haproxy", told)
+
+
+def _judge(binary: Path, options: Options) -> None:
+    """Have HAProxy judge its configuration, as it is without nodes.
+
+    Raises:
+        RefusedError: it refuses it.
+        OSError: a file that it names cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "haproxy.cfg"
+        text = render(options, dict.fromkeys(ROLES, ()), dict.fromkeys(ROLES, 1))
+        file.write_text(text, encoding="utf-8")
+        check(binary, file)

@@ -121,7 +121,7 @@ def _panel(axes: Axes, lines: list[Query], prometheus: Prometheus, begin: float,
     count = 0
     for query in lines:
         for labels, points in prometheus.range(query.expression, begin, end, STEP_S):
-            at = [datetime.fromtimestamp(when, UTC) for when, _ in points]
+            at = dates.date2num([datetime.fromtimestamp(when, UTC) for when, _ in points])
             values = [value * factor for _, value in points]
             colour = _COLOURS[count % len(_COLOURS)]
             axes.plot(at, values, lw=1, color=colour, label=_legend(query.legend, labels))
