@@ -147,8 +147,8 @@ def _add_actor(page: Page, actor: str, counts: Mapping[str, int]) -> None:
     page.add_all(SCORERS, counts, "scorers.", actor=actor)
     page.add_all(TEE, counts, "tee.", actor=actor)
     for name, count in counts.items():
-        kind, _, what = name.partition(":")
-        if kind == "error":
+        kind, _, what = name.partition(".")
+        if kind == "errors":
             page.add(ERRORS, count, actor=actor, code=what)
-        elif kind == "member":
+        elif kind == "members":
             page.add(MEMBERS, count, actor=actor, state=what)

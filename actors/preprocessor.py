@@ -139,7 +139,7 @@ class PreprocessorActor(ServingActor):
             "rule_errors": self.rule_errors,
             "behind": self.behind,
             **{f"scorers.{name}": count for name, count in pool.items()},
-            **{f"member:{state}": count for state, count in Counter(self.pool.states().values()).items()},
+            **{f"members.{state}": count for state, count in Counter(self.pool.states().values()).items()},
             **({} if ring is None else {f"tee.{name}": count for name, count in ring.counters().items()}),
         }
 

@@ -109,7 +109,7 @@ class ServingActor(MailboxActor):
             **self.listener.counters(),
             "waiting": self.listener.waiting(),
             "in_flight": self.in_flight(),
-            **{f"error:{code}": count for code, count in self.listener.errors().items()},
+            **{f"errors.{code}": count for code, count in self.listener.errors().items()},
         }
 
     def _take_batch(self, requests: list[Request]) -> None:

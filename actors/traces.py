@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TRACEPARENT: Final = "traceparent"
 #: The same, as it is packed.
 PACKED: Final = b"\xab" + TRACEPARENT.encode()
-#: Seconds that spans may take to leave when a node ends.
+#: Seconds that spans may take to leave: a collector that is away must not hold up the end of a node.
 _FLUSH_S: Final = 2.0
 
 
@@ -54,7 +54,8 @@ class Traces:
         self._share = settings.share
         self._trace = trace
         self._provider = TracerProvider(resource=Resource.create(dict(resource)))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint)))
+        exporter = OTLPSpanExporter(endpoint=settings.endpoint, timeout=_FLUSH_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("scorewire")
         self._read = tracecontext.TraceContextTextMapPropagator().extract
 

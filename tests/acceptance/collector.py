@@ -51,6 +51,13 @@ class Collector:
         """Return the spans of a trace, by their names."""
         return {one["name"]: one for one in list(self._spans) if one["trace"] == trace}
 
+    def stop(self) -> None:
+        """Take nothing more. Stopping twice is harmless."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
     def count(self) -> int:
         return len(self._spans)
 
@@ -64,9 +71,7 @@ class Collector:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.stop()
 
 
 def _read(span: Any, service: str) -> dict[str, Any]:

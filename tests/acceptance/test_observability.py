@@ -27,7 +27,7 @@ from tests.acceptance.conftest import wait_until
 from tests.acceptance.whole import Whole, start_whole, value
 from tests.metrics import CATALOGUE
 from tests.prometheus import MISSING, PROMETHEUS, alerts
-from transport.client import Client, TransactionRefusedError
+from transport.client import Answer, Client, TransactionRefusedError
 
 # Twenty seconds where nothing else runs, for seven processes, PostgreSQL and a broker.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -284,6 +284,7 @@ def test_a_trace_goes_from_the_caller_through_preprocessor_and_scorer(
         context.detach(token)
     own, refused = tracing.get_finished_spans()
     assert own.attributes is not None
+    assert own.context is not None
     assert dict(own.attributes) == {
         "scorewire.transaction": "traced",
         "scorewire.release": answer.trace.release,
@@ -320,3 +321,19 @@ def test_what_is_not_sampled_is_sent_without_a_trace_and_makes_none(
         assert len(list(client.score_many(whole.payments[:20]))) == 20
     assert len(tracing.get_finished_spans()) == own
     assert whole.collector.count() == before
+
+
+def test_a_collector_that_is_away_costs_no_answer_and_no_node(
+    whole: Whole, tracing: InMemorySpanExporter
+) -> None:
+    del tracing  # it has to be there
+    pids = dict(whole.system.host.pids())
+    whole.collector.stop()
+    token = context.attach(sampled(0xDEF))
+    try:
+        with Client(whole.system.addresses(), deadline=10.0, traces=True) as client:
+            answers = list(client.score_many(whole.payments[:200], window=8))
+    finally:
+        context.detach(token)
+    assert all(isinstance(answer, Answer) for answer in answers)
+    assert dict(whole.system.host.pids()) == pids
