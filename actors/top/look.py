@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class Held:
         rollouts: the latest, the newest first.
         shadows: those that run or were suspended.
         silent: nodes that gave no sign of late, and for how many seconds.
-        health: where the members answer health checks.
+        health: where the members show their figures.
+        hidden: members that show them to their own host alone, which is another.
     """
 
     trouble: str = ""
@@ -45,6 +47,7 @@ class Held:
     shadows: tuple[Mapping[str, Any], ...] = ()
     silent: Mapping[str, float] = field(default_factory=dict)
     health: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Looker:
 def _read(connection: Connection, environment: str) -> Held:
     row = connection.execute("SELECT current FROM environment WHERE name = %s", (environment,)).fetchone()
     nodes = with_silence(connection, environment)
+    alive = [node for node, silent_s in nodes if node.health and silent_s is None]
+    hidden = [node for node in alive if node.host != socket.gethostname() and _is_loopback(node.health)]
     return Held(
         release=row["current"] if row else None,
         canary=canary(connection, environment),
@@ -131,5 +136,10 @@ def _read(connection: Connection, environment: str) -> Held:
             for one in shadows(connection, environment, ("running", "suspended"))
         ),
         silent={node.node_id: silent_s for node, silent_s in nodes if silent_s is not None},
-        health=tuple(node.health for node, silent_s in nodes if node.health and silent_s is None),
+        health=tuple(node.health for node in alive if node not in hidden),
+        hidden=tuple(node.node_id for node in hidden),
     )
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return endpoint.startswith(("127.", "localhost:", "[::1]"))

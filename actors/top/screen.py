@@ -146,6 +146,8 @@ def _governance(view: View) -> RenderableType:
         table.add_row(
             escape(node), "[red]silent[/]", f"{silent_s:.0f} s", "dead, or cut off from the database"
         )
+    for node in view.held.hidden:
+        table.add_row(escape(node), "", "", "shows its figures to its own host alone (host = 127.0.0.1)")
     return table
 
 

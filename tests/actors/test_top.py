@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import io
+import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,6 +106,7 @@ def test_what_goes_wrong_stands_on_the_screen_and_markup_in_it_does_nothing() ->
             },
         ),
         silent={"scorer-0@h/1": 12.0},
+        hidden=("scorer-1@far/1",),
     )
     view = between({}, {}, held)
     console = Console(file=io.StringIO(), width=150)
@@ -115,6 +118,7 @@ def test_what_goes_wrong_stands_on_the_screen_and_markup_in_it_does_nothing() ->
         "abandoned",
         "Connection refused",
         "scorer-0@h/1",
+        "scorer-1@far/1",
         "silent",
     ):
         assert word in text, word
@@ -133,3 +137,28 @@ def test_times_are_told_in_a_unit_that_fits(ms: float | None, text: str) -> None
     from actors.top.screen import _ms
 
     assert _ms(ms) == text
+
+
+def test_members_of_other_hosts_that_show_their_figures_there_alone_are_not_asked(dsn: str) -> None:
+    from actors.top.look import _read
+    from governance.database import connect
+    from governance.membership import join
+
+    facts: dict[str, Any] = {
+        "environment": "test",
+        "role": "scorer",
+        "pid": 1,
+        "endpoints": (),
+        "state": "ready",
+        "release": None,
+    }
+    with connect(dsn) as connection:
+        for node, host, health in (
+            ("near", socket.gethostname(), "127.0.0.1:1"),
+            ("far", "far", "10.0.0.1:2"),
+            ("hidden", "far", "127.0.0.1:3"),
+        ):
+            join(connection, node_id=node, host=host, health=health, **facts)
+        held = _read(connection, "test")
+    assert set(held.health) == {"127.0.0.1:1", "10.0.0.1:2"}
+    assert held.hidden == ("hidden",)
