@@ -117,7 +117,8 @@ def dashboard(
 def _panel(axes: Axes, lines: list[Query], prometheus: Prometheus, begin: float, end: float) -> int:
     factor, unit = _UNITS.get(lines[0].unit, (1.0, ""))
     axes.set_facecolor(_PANEL)
-    axes.set_title(f"{lines[0].panel}{f', {unit}' if unit else ''}", loc="left", fontsize=9, color=_TEXT)
+    title = lines[0].panel if unit in lines[0].panel else f"{lines[0].panel}, {unit}"
+    axes.set_title(title, loc="left", fontsize=9, color=_TEXT)
     count = 0
     for query in lines:
         for labels, points in prometheus.range(query.expression, begin, end, STEP_S):
@@ -133,7 +134,8 @@ def _panel(axes: Axes, lines: list[Query], prometheus: Prometheus, begin: float,
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S"))
     axes.spines[:].set_visible(False)
     if count:
-        axes.legend(fontsize=6, frameon=False, ncols=3, loc="upper left", labelcolor=_TEXT)
+        below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.08)}
+        axes.legend(fontsize=6, frameon=False, ncols=5, labelcolor=_TEXT, **below)
     return count
 
 

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -74,7 +74,12 @@ class Prometheus:
         shutil.copy(DEPLOY / "alerts.yml", directory)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._process = subprocess.Popen(
+        self._log = directory / "prometheus.log"
+        with self._log.open("wb") as log:
+            self._process = self._start(binary, directory, log)
+
+    def _start(self, binary: str, directory: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 binary,
                 f"--config.file={directory}/prometheus.yml",
@@ -82,9 +87,8 @@ class Prometheus:
                 f"--web.listen-address={self.address}",
             ],
             stdout=subprocess.DEVNULL,
-            stderr=(directory / "prometheus.log").open("wb"),
+            stderr=log,
         )
-        self._log = directory / "prometheus.log"
 
     def ask(self, path: str, **parameters: str) -> Any:
         """Ask its API; return the data of the answer.

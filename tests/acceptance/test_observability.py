@@ -223,8 +223,12 @@ def test_a_real_prometheus_finds_all_processes_and_answers_every_panel_and_rule(
         total = 'sum(rate(scorewire_answers_total{role="preprocessor"}[10s]))'
         wait_until(lambda: any(value > 10 for _, value in prometheus.now(total)), "answers are counted")
         asked = list(queries("test", "10s"))
-        empty = {one.panel for one in asked} - {one.panel for one in asked if prometheus.now(one.expression)}
-        assert empty <= QUIET
+
+        def empty() -> set[str]:
+            answered = {one.panel for one in asked if prometheus.now(one.expression)}
+            return {one.panel for one in asked} - answered
+
+        wait_until(lambda: empty() <= QUIET, "every panel shows something")
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
         assert len(rules) == len(list(alerts()))
         assert {rule["health"] for rule in rules} == {"ok"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ class Whole:
         """Return the families of every process, by its name."""
         found = {}
         for target in self.targets():
-            with contextlib.suppress(urllib.error.URLError):  # it has just died
+            with contextlib.suppress(OSError):  # it has just died
                 families = {one.name: one for one in parse(get(f"http://{target}/metrics"))}
                 info = families["scorewire_node_info"].samples[0].labels
                 found[info["node"].partition("@")[0]] = families
