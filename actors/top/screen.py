@@ -16,7 +16,7 @@ from actors.top.view import Row, View
 from governance.terminal import local_time
 
 #: Views of which the small curves are drawn.
-HISTORY: Final = 60
+HISTORY: Final = 36
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 #: Milliseconds below which a unit is used, its share of a millisecond, and its name.
 _UNITS: Final = ((1.0, 1e3, "us"), (1e3, 1.0, "ms"), (float("inf"), 1e-3, "s"))

@@ -174,6 +174,7 @@ def test_top_shows_all_processes_the_release_and_what_is_done(whole: Whole, tmp_
     svg = (tmp_path / "top.svg").read_text()
     assert "preprocessor-0" in svg
     assert "Rollouts" in svg
+    assert "url(" not in svg.replace("url(#", "")
 
 
 def test_top_goes_on_without_the_database_and_says_so(whole: Whole) -> None:
