@@ -71,9 +71,6 @@ class Call:
     def with_decision(self, body: Mapping[str, Any], answered: float, decision: Decision | None) -> Answer:
         """Return the answer to what the scorers said (`body`), which came at `answered`, with a decision."""
         now, state = time.monotonic(), self.actor.state
-        # A scorer of an older version says nothing of it.
-        if (known := body.get("activation", 0)) > state.ahead:
-            state.ahead = known
         trace = Trace(
             release=self.loaded.release,
             environment=self.loaded.environment,

@@ -21,9 +21,6 @@ RELEASE: Final = gauge("release", "Number of the release that is current here; 0
 ACTIVATION: Final = gauge(
     "activation", "Number of the latest change of the current release that is known here."
 )
-AHEAD: Final = gauge(
-    "activation_ahead", "The largest activation that a scorer has told this preprocessor of."
-)
 HELD: Final = gauge("releases_held", "Releases that are loaded.")
 CANARY: Final = gauge("canary_percent", "Keys of a hundred that are given the canary, by its release.")
 STALE: Final = gauge("stale_seconds", "Seconds since the last look at the database.")
@@ -49,7 +46,6 @@ ACTOR: Final[Mapping[str, Metric]] = {
     "in_flight": gauge("in_flight_requests", "Requests that are taken and not yet answered."),
     "fallbacks": counter("fallbacks", "Answers by the release's fallback, since no score came in time."),
     "rule_errors": counter("rule_errors", "Decision rules that could not be evaluated."),
-    "behind": counter("behind", "Refusals since others have a newer release."),
 }
 #: The same of a preprocessor's pool of scorers.
 SCORERS: Final[Mapping[str, Metric]] = {
@@ -72,6 +68,7 @@ SCORERS: Final[Mapping[str, Metric]] = {
     "failing": counter("scorers_failing", "Times that a scorer was left out for its errors."),
     "unreadable": counter("scorers_unreadable", "Frames of scorers that could not be read."),
     "in_flight": gauge("scorers_in_flight_requests", "Requests that are with scorers."),
+    "newest": gauge("scorers_activation", "The largest activation that a scorer has told of."),
 }
 #: The same of what it keeps for its tee.
 TEE: Final[Mapping[str, Metric]] = {
@@ -126,8 +123,6 @@ def _add_releases(page: Page, state: NodeState) -> None:
     looked_at = state.looked_at
     if looked_at < time.monotonic():  # it has looked
         page.add(STALE, round(time.monotonic() - looked_at, 3))
-    if state.role == "preprocessor":
-        page.add(AHEAD, state.ahead)
     canary = held.canary
     if canary is not None:
         page.add(CANARY, canary.percent, release=str(canary.release))

@@ -15,7 +15,7 @@ from actors.code import calls
 from actors.code.live import LiveCode
 from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.serving import ServingActor
-from actors.state import Holdings, Loaded, NodeState
+from actors.state import Loaded, NodeState
 from actors.tally import Tally
 from actors.traces import TRACEPARENT, CallTrace
 from models.field_policy import policy_of
@@ -77,8 +77,6 @@ class PreprocessorActor(ServingActor):
         self._policies: dict[int, bytes] = {}
         #: How often a release's fallback was answered, since no score came in time.
         self.fallbacks = 0
-        #: How often it refused since others had a newer release of which it could not learn in time.
-        self.behind = 0
 
     def on_start(self) -> None:
         """Reach the scorers that are known, and the tee where there is one, then listen."""
@@ -137,7 +135,6 @@ class PreprocessorActor(ServingActor):
             **super().counters(),
             "fallbacks": self.fallbacks,
             "rule_errors": self.rule_errors,
-            "behind": self.behind,
             **{f"scorers.{name}": count for name, count in pool.items()},
             **{f"members.{state}": count for state, count in Counter(self.pool.states().values()).items()},
             **({} if ring is None else {f"tee.{name}": count for name, count in ring.counters().items()}),
@@ -248,8 +245,6 @@ class PreprocessorActor(ServingActor):
         if wanted is not None and not isinstance(wanted, int):
             raise ProtocolError("a release is named by its number", field="release", rule="type")
         holdings = self.state.holdings
-        if self.state.ahead > holdings.activation and wanted is None:
-            self._refuse_if_behind(holdings)
         loaded, tally = holdings.find(wanted), None
         if wanted is None and loaded is not None and (canary := holdings.canary) is not None:
             key = transaction.get(canary.key or loaded.spec.id_field or "")
@@ -267,15 +262,6 @@ class PreprocessorActor(ServingActor):
                 f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}"
             )
         return loaded, tally
-
-    def _refuse_if_behind(self, holdings: Holdings) -> None:
-        """Stamp no release that others have left, once this node has had its time to learn of it."""
-        if self.state.is_behind(time.monotonic()):
-            self.behind += 1
-            raise UnknownReleaseError(
-                f"{self.state.node_id} knows release {holdings.current} as current, has not reached the "
-                "database since, and its scorers know a newer one: ask elsewhere"
-            )
 
     def finish(self, call: Call, outcome: bytes | Exception) -> None:
         """Answer the caller with what the scorers said, or with what went wrong."""

@@ -115,13 +115,8 @@ class ScorerActor(ServingActor):
     def _answer(self, rows: list[Row], scores: list[dict[str, float]], began: int) -> None:
         kernel_us = (time.perf_counter_ns() - began) // 1000
         self.timings.stages["kernel"].add(kernel_us)
-        said = {
-            "node": self.state.node_id,
-            "kernel_us": kernel_us,
-            "activation": self.state.holdings.activation,
-        }
         for (request, _), found in zip(rows, scores, strict=True):
-            answer = {"scores": found, **said}
+            answer = {"scores": found, "node": self.state.node_id, "kernel_us": kernel_us}
             self.listener.answer(request, wire.pack_body(answer))
         if self.state.traces is not None:
             self._trace(self.state.traces, rows, began, kernel_us)

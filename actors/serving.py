@@ -131,6 +131,9 @@ class ServingActor(MailboxActor):
         del now
         return 0.0
 
+    def _activation(self) -> int:
+        return self.state.holdings.activation
+
     def on_stop(self) -> None:
         """Say goodbye, finish what is under way, and close the sockets."""
         self.listener.say_goodbye()
@@ -162,6 +165,7 @@ class ServingActor(MailboxActor):
                     kind=self.kind,
                     on_batch=self._take_batch,
                     ready=self.state.is_ready,
+                    activation=self._activation,
                     busy_s=self.busy_s,
                     wide=self._wide,
                 )

@@ -1,14 +1,13 @@
 """What the actors of one node share: which releases it holds, and where its peers are.
 
 Each attribute is replaced whole and never changed in place, so a reader takes one reference and sees one
-consistent state; that swap is what activation comes down to. Only the governance actor writes here, an
-actor its own endpoint, and a preprocessor what its scorers know.
+consistent state; that swap is what activation comes down to. Only the governance actor writes here, and an
+actor its own endpoint.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +69,8 @@ class Canary:
 class Holdings:
     """The releases that a node holds, by number, and those that it stamps on new transactions.
 
-    `activation` counts up with each release that becomes current: whoever has a larger one knows more.
+    `activation` counts up with each release that becomes current, also with one that is led back to: whoever
+    has a larger one knows more. Callers hear it with each reply, and go back to nobody who knows less.
     """
 
     releases: Mapping[int, Loaded] = field(default_factory=lambda: MappingProxyType({}))
@@ -97,7 +97,6 @@ class NodeState:
         endpoints: id of each serving actor of this node to the endpoint where it listens.
         looked_at: when the governance actor last saw what Postgres says (time.monotonic seconds).
         stale_after_s: seconds after that from which on answers say so.
-        ahead: the largest activation that a scorer has told of.
         code_crew: the workers of each package of code in each actor.
         code_counters: id of each serving actor to what it has counted of code, by package.
         tee: what was answered and its tee has not got yet; None where no copy is kept.
@@ -119,7 +118,6 @@ class NodeState:
     endpoints: dict[str, str] = field(default_factory=dict)
     looked_at: float = math.inf
     stale_after_s: float = math.inf
-    ahead: int = 0
     code_crew: CodeCrew = field(default_factory=CodeCrew)
     code_counters: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
     tee: TeeRing | None = None
@@ -142,10 +140,6 @@ class NodeState:
         since = now - self.looked_at
         return round(since, 1) if since > self.stale_after_s else None
 
-    def is_behind(self, now: float) -> bool:
-        """Say whether others act on a newer release, and this node had its time to learn of it."""
-        return self.ahead > self.holdings.activation and now - self.looked_at > self.stale_after_s
-
     def is_ready(self) -> bool:
-        """Say whether this node can serve: it holds the release that is current, as far as anybody knows."""
-        return self.holdings.find(None) is not None and not self.is_behind(time.monotonic())
+        """Say whether this node can serve: it holds the release that is current, as far as it knows."""
+        return self.holdings.find(None) is not None

@@ -53,6 +53,7 @@ class Listener:
         kind: the kind of requests that are served here.
         on_batch: takes the requests that are served next, about two milliseconds' worth.
         ready: says whether this actor can serve now; told to callers with every beat.
+        activation: says how new what it acts on is; told to callers with every reply.
         busy_s: for how many seconds no request can be served, since those that it needs are full.
         wide: allow an address beyond loopback, although nothing is encrypted there.
 
@@ -69,6 +70,7 @@ class Listener:
         kind: Kind,
         on_batch: Callable[[list[Request]], None],
         ready: Callable[[], bool],
+        activation: Callable[[], int] = lambda: 0,
         busy_s: Callable[[float], float] = lambda _: 0.0,
         wide: bool = False,
     ) -> None:
@@ -77,6 +79,7 @@ class Listener:
         self._kind = kind
         self._on_batch = on_batch
         self._ready = ready
+        self._activation = activation
         self._busy_s = busy_s
         self._queue = Admission()
         self._refused: Counter[str] = Counter()
@@ -195,10 +198,10 @@ class Listener:
             self._refused[error.code] += 1
             self._send(caller, Kind.ERROR, header.id, wire.pack_error(error))
             return
-        if not header.budget_us:
+        if not header.number:
             self.stats.late += 1
             return
-        deadline = now + header.budget_us / 1e6
+        deadline = now + header.number / 1e6
         request = Request(caller, header.id, header.kind, frame, now, deadline, wire.is_replay(frame))
         retry_s = busy_s or self._queue.offer(request, now)
         if retry_s:
@@ -222,7 +225,8 @@ class Listener:
 
     def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> bool:
         try:
-            self._socket.send_multipart([caller, wire.pack_header(kind, id_) + body], zmq.NOBLOCK)
+            header = wire.pack_header(kind, id_, self._activation())
+            self._socket.send_multipart([caller, header + body], zmq.NOBLOCK)
         except zmq.Again:
             # The caller reads nothing: its own deadline tells it, and memory here stays bounded.
             self.stats.late += 1

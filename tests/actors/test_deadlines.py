@@ -48,7 +48,7 @@ class DeafScorer:
             if header.kind is Kind.PING:
                 self._socket.send_multipart([caller, wire.pack_header(Kind.PONG, 0) + pong])
             else:
-                self.budgets_us.append(header.budget_us)
+                self.budgets_us.append(header.number)
         self._socket.close(0)
 
     def close(self) -> None:

@@ -115,20 +115,25 @@ def context() -> Iterator[Context]:
 
 
 class Small:
-    """One preprocessor and some scorers, supervised, in this process."""
+    """Some preprocessors and scorers, supervised, in this process."""
 
-    def __init__(self, context: Context, loaded: Loaded, scorers: int = 1) -> None:
+    def __init__(self, context: Context, loaded: Loaded, *, scorers: int = 1, preprocessors: int = 1) -> None:
         self.refs: dict[str, pykka.ActorRef[Any]] = {}
         holdings = Holdings(MappingProxyType({loaded.release: loaded}), loaded.release)
         self.scorers = [NodeState(f"s{n}", "test", "scorer", holdings) for n in range(scorers)]
-        self.state = NodeState("p", "test", "preprocessor", holdings)
+        names = ["p", *(f"p{n}" for n in range(1, preprocessors))]
+        self.preprocessors = [NodeState(name, "test", "preprocessor", holdings) for name in names]
+        self.state = self.preprocessors[0]
         specs = [self._spec(ScorerActor, f"s{n}", state, context) for n, state in enumerate(self.scorers)]
-        specs.append(self._spec(PreprocessorActor, "p", self.state, context))
+        specs += [self._spec(PreprocessorActor, one.node_id, one, context) for one in self.preprocessors]
         self.supervisor = Supervisor.start(specs, max_restarts=50)
         assert life_of(self.supervisor).started.wait(LIMIT_S)
-        self.state.scorers = tuple(e for state in self.scorers for e in state.endpoints.values())
-        self.refs["p"].tell(RefreshScorers())
-        self.client = Client(self.state.endpoints["p"], deadline=LIMIT_S)
+        endpoints = tuple(e for state in self.scorers for e in state.endpoints.values())
+        for one in self.preprocessors:
+            one.scorers = endpoints
+            self.refs[one.node_id].tell(RefreshScorers())
+        addresses = [one.endpoints[one.node_id] for one in self.preprocessors]
+        self.client = Client(addresses, deadline=LIMIT_S)
 
     def _spec(self, actor: Any, name: str, state: NodeState, context: Context) -> ChildSpec:
         def start() -> pykka.ActorRef[Any]:
@@ -329,29 +334,6 @@ def test_answers_of_a_node_that_sees_the_database_no_more_say_for_how_long(small
     running.state.looked_at = time.monotonic() - 60.0
     stale_s = running.client.score({"id": 7, "a": 0.5}).trace.stale_s
     assert 60.0 <= stale_s < 60.0 + LIMIT_S
-
-
-def test_a_node_that_cannot_learn_of_a_newer_release_stops_stamping_the_old_one_within_its_bound(
-    small: Any,
-) -> None:
-    running = small()
-    running.state.stale_after_s = 5.0
-    running.state.looked_at = time.monotonic()
-    # Others act on a newer release, which this node has still time to learn of
-    for scorer in running.scorers:
-        scorer.holdings = replace(scorer.holdings, activation=2)
-    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
-    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
-    assert running.state.is_ready()
-    # Past its bound it says so to whoever asks, and stamps nothing
-    running.state.looked_at = time.monotonic() - 6.0
-    assert not running.state.is_ready()
-    with pytest.raises(ScorewireError) as refused:
-        running.client.score({"id": 7, "a": 0.5}, deadline=0.5)
-    assert refused.value.code in ("unknown_release", "no_node")
-    # Once it has looked again it goes on
-    running.state.holdings = replace(running.state.holdings, activation=2)
-    assert running.client.score({"id": 7, "a": 0.5}).trace.release == 1
 
 
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import random
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,14 +22,18 @@ from sklearn.ensemble import RandomForestClassifier
 
 from actors.evaluation import NamedModel
 from actors.state import Holdings, Loaded
+from benchmarks.chaos.checks import gone_backwards
+from benchmarks.chaos.load import Entry
 from models.bundle import open_bundle
 from models.forest import Forest
 from models.importers import import_model
+from tests.acceptance.test_chaos import activation, entry
 from tests.actors.test_serving import LIMIT_S, SPEC, Context, Small, load_with, wait_until
 from transport.client import ScorewireError, wire
 from transport.client.wire import Kind
 
 SWAPS = 300
+FLIPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +125,44 @@ def test_hundreds_of_swaps_under_load_leave_nothing_behind_and_every_answer_is_i
     assert after[0] <= 2 * before[0]
     assert after[1:] == (before[1], before[2] - len(threads))
     assert grown < 20e6
+
+
+def test_a_caller_is_led_back_to_nothing_while_nodes_take_rollbacks_over_one_after_another(
+    context: Context, bundles: list[Path]
+) -> None:
+    both = MappingProxyType({number: release(bundles[number - 1], number) for number in (1, 2)})
+    small = Small(context, both[1], preprocessors=2)
+    for scorer in small.scorers:
+        scorer.holdings = Holdings(both, 1, activation=1)
+    rng, over = random.Random(3), threading.Event()
+    found = [activation(1, 0.0)]
+    history: list[Entry] = []
+
+    def flip() -> None:
+        for place in range(1, FLIPS + 1):
+            time.sleep(0.02)
+            number = 1 + place % 2
+            found.append(activation(number, time.time()))
+            for state in rng.sample(small.preprocessors, 2):
+                state.holdings = Holdings(both, number, activation=1 + place)
+                time.sleep(0.02)
+        over.set()
+
+    for state in small.preprocessors:
+        state.holdings = Holdings(both, 1, activation=1)
+    flipping = threading.Thread(target=flip)
+    flipping.start()
+    while not over.is_set():
+        sent = time.time()
+        answer = small.client.score({"id": len(history), "a": 0.5, "b": -0.25})
+        history.append(entry(len(history), sent, time.time(), answer.trace.release))
+        # Who names a release gets that one, whatever is current where.
+        pinned = small.client.score({"id": 0, "a": 0.5, "b": -0.25}, release=1)
+        assert pinned.trace.release == 1
+    flipping.join(LIMIT_S)
+    small.close()
+    assert {answer.release for answer in history} == {1, 2}
+    assert gone_backwards(history, found) == []
 
 
 def test_no_answers_are_mixed_between_the_callers_of_one_batch(context: Context, bundles: list[Path]) -> None:

@@ -38,10 +38,16 @@ class Caller:
         self.pool = Pool(self.loop, context, endpoints)
         self.outcomes: list[tuple[Any, bytes | Exception]] = []
 
-    def ask(self, payload: Any = None, *, do: str = "echo", deadline_s: float = LIMIT_S) -> None:
+    def ask(
+        self, payload: Any = None, *, do: str = "echo", deadline_s: float = LIMIT_S, newest: bool = False
+    ) -> None:
         body = wire.pack_transaction({"do": do, "payload": payload})
         deadline = time.monotonic() + deadline_s
-        self.pool.submit(Kind.SCORE, body, deadline, lambda out: self.outcomes.append((payload, out)))
+
+        def done(outcome: bytes | Exception) -> None:
+            self.outcomes.append((payload, outcome))
+
+        self.pool.submit(Kind.SCORE, body, deadline, done, newest=newest)
 
     def serve(self, until: Callable[[], Any]) -> None:
         give_up_at = time.monotonic() + LIMIT_S

@@ -28,6 +28,8 @@ class EchoNode:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.loop = Loop()
         self.ready = True
+        #: How new what it acts on is; every answer names it as its release.
+        self.activation = 0
         self.over = False
         self.batches: list[int] = []
         #: What is done to every request, whatever it says.
@@ -38,7 +40,13 @@ class EchoNode:
         self.kept: list[Request] = []
         try:
             self.listener = Listener(
-                self.loop, context, address, kind=Kind.SCORE, on_batch=self.on_batch, ready=lambda: self.ready
+                self.loop,
+                context,
+                address,
+                kind=Kind.SCORE,
+                on_batch=self.on_batch,
+                ready=lambda: self.ready,
+                activation=lambda: self.activation,
             )
         except BaseException:
             self.loop.close()
@@ -65,7 +73,7 @@ class EchoNode:
             answer = {
                 "id": str(payload),
                 "scores": {"1": 0.5},
-                "release": 1,
+                "release": self.activation or 1,
                 "environment": "test",
                 "pipeline": {},
                 "nodes": {"preprocessor": str(os.getpid())},

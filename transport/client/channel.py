@@ -39,14 +39,14 @@ class Channel:
         self._thread = threading.Thread(target=self._run, name="scorewire-client", daemon=True)
         self._thread.start()
 
-    def submit(self, kind: Kind, body: bytes, deadline_s: float, done: Done) -> None:
+    def submit(self, kind: Kind, body: bytes, deadline_s: float, done: Done, *, newest: bool = False) -> None:
         """Ask the pool; `done` is called in the channel's thread and must not block.
 
         Raises:
             ClosedError: the channel was closed, or is used in a process forked from the one that made it.
         """
         deadline = time.monotonic() + deadline_s
-        self._post(lambda pool: pool.submit(kind, body, deadline, done))
+        self._post(lambda pool: pool.submit(kind, body, deadline, done, newest=newest))
 
     def set_members(self, endpoints: Collection[str]) -> None:
         """Make these the members of the pool."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from .member import Member
+from .member import Member, Request
 
 _random = random.Random()  # noqa: S311 - balances load, keeps no secret
 
@@ -25,6 +25,16 @@ def choose(members: Sequence[Member], now: float) -> Member | None:
             return members[0]
         one, two = _two_of(members)
     return one if one.cost(now) <= two.cost(now) else two
+
+
+def untried(members: Sequence[Member], request: Request) -> list[Member]:
+    """Return whom to ask further: another node behind another address, if there is one."""
+    tried = request.tried
+    fresh = [member for member in members if member not in tried]
+    nodes = {member.route.node for member in tried} | request.failed
+    fresh = [member for member in fresh if member.route.node not in nodes] or fresh
+    addresses = {member.route.address for member in tried}
+    return [member for member in fresh if member.route.address not in addresses] or fresh
 
 
 def _two_of(members: Sequence[Member]) -> tuple[Member, Member]:

@@ -97,7 +97,7 @@ class _Base:
         if self._traces is not None:
             traceparent, done = self._traces.around(done)
         body = wire.pack_transaction(transaction, how.release, replay=how.replay, traceparent=traceparent)
-        self._channel.submit(Kind.SCORE, body, seconds, done)
+        self._channel.submit(Kind.SCORE, body, seconds, done, newest=how.release is None)
 
 
 class Client(_Base):

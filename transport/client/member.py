@@ -46,6 +46,7 @@ class Request:
         failed: nodes that failed while they held it.
         failures: how often one did; connections to one node that are lost together are one failure.
         holders: the members that hold it now, and under which numbers.
+        newest: whether only those are asked who act on the newest release that any member told of.
         hedge: the member that was asked because the first one took long.
         accused: members that erred on it, and are blamed for that if another answers it.
     """
@@ -54,6 +55,7 @@ class Request:
     body: bytes
     deadline: float
     done: Callable[[bytes | Exception], None]
+    newest: bool = False
     tried: list[Member] = field(default_factory=list)
     asked: int = 0
     sent_at: float = 0.0
@@ -83,6 +85,8 @@ class Member:
         # What a dead connection had delivered is read after its end is: a beat among it proves nothing.
         self.connected = False
         self.health = Health()
+        #: How new what it acts on is, by its last reply; 0 where it says nothing of that.
+        self.activation = 0
         self.held: dict[int, tuple[Request, float]] = {}
         # What another member answered first, or nobody in time: still work here. Number to (sent, deadline).
         self.losers: dict[int, tuple[float, float]] = {}

@@ -4,21 +4,22 @@ It belongs to one thread and is served by that thread's loop. It asks the less l
 by outstanding work and latency; holds a deadline for each request; asks elsewhere at once when a member
 disconnects, says no, or misses three beats in a row, and a second time what is slow. A member that is left
 out is probed and comes back with its first answer. Scoring is pure, so asking twice is safe: the first
-answer counts.
+answer counts. Where it matters which release answers, only those are asked who act on the newest that any
+member has told of, so that no caller is led back to one that it has seen end.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import zmq
 
 from . import wire
 from .budget import Budget
-from .choice import choose
+from .choice import choose, untried
 from .deadlines import Deadlines
 from .errors import (
     ClosedError,
@@ -30,6 +31,7 @@ from .errors import (
     UnknownReleaseError,
 )
 from .hedge import Hedger
+from .lead import Lead
 from .loop import Loop
 from .member import Member, Request, State
 from .stats import PoolStats
@@ -73,6 +75,7 @@ class Pool:
         self._next_beat = time.monotonic()
         self._members: dict[str, Member] = {}
         self._ready: list[Member] = []
+        self._lead = Lead()
         self._hedger = Hedger()
         self._retries = Budget(RETRY_SHARE, RETRY_BURST)
         self._throttle = Throttle()
@@ -120,12 +123,13 @@ class Pool:
         """Return all counts, by name."""
         return {**asdict(self.stats), "in_flight": self._in_flight}
 
-    def submit(self, kind: Kind, body: bytes, deadline: float, done: Done) -> None:
+    def submit(self, kind: Kind, body: bytes, deadline: float, done: Done, *, newest: bool = False) -> None:
         """Ask one member, and another if need be, until the deadline (time.monotonic seconds).
 
-        `done` is called once, in this thread: with the answer's frame, or with a ScorewireError.
+        `done` is called once, in this thread: with the answer's frame, or with a ScorewireError. `newest`:
+        ask none who acts on an older release than another told of.
         """
-        request = Request(kind, body, deadline, done)
+        request = Request(kind, body, deadline, done, newest)
         if self._in_flight >= MAX_IN_FLIGHT:
             done(OverloadedError(f"{self._in_flight} requests are under way already", retry_after=_BUSY_S))
             return
@@ -176,7 +180,7 @@ class Pool:
 
     def _ask(self, request: Request) -> bool:
         now = time.monotonic()
-        while (chosen := choose(self._candidates(request), now)) is not None:
+        while (chosen := choose(self._candidates(request, now), now)) is not None:
             request.tried.append(chosen)
             if chosen.send(request, next(self._ids), now):
                 self.stats.sent += 1
@@ -184,21 +188,15 @@ class Pool:
         self._waiting.append(request)
         return False
 
-    def _candidates(self, request: Request) -> list[Member]:
+    def _candidates(self, request: Request, now: float) -> Sequence[Member]:
         """Return who may be asked: another node behind another address, if there is one."""
-        tried = request.tried
-        if not tried:
-            return self._ready
-        fresh = [member for member in self._ready if member not in tried]
-        nodes = {member.route.node for member in tried} | request.failed
-        fresh = [member for member in fresh if member.route.node not in nodes] or fresh
-        addresses = {member.route.address for member in tried}
-        return [member for member in fresh if member.route.address not in addresses] or fresh
+        members = self._lead.among(self._ready, request, now)
+        return untried(members, request) if request.tried else members
 
     def _hedge(self, now: float) -> None:
         """Ask a second member what takes long; the answer that comes first counts."""
         for request in self._hedger.ripe(now):
-            usable = [member for member in self._candidates(request) if member.usable(now)]
+            usable = [member for member in self._candidates(request, now) if member.usable(now)]
             if not usable:
                 continue
             chosen = min(usable, key=lambda member: member.cost(now))
@@ -228,6 +226,8 @@ class Pool:
     def _take(self, member: Member, frame: bytes) -> None:
         try:
             header = wire.unpack_header(frame)
+            if header.number != member.activation:
+                self._learn(member, header.number)
             if header.kind is Kind.PONG:
                 told = wire.unpack_body(frame)
                 member.route.node = str(told.get("node", member.endpoint))
@@ -280,7 +280,8 @@ class Pool:
         if type(error) is ScorewireError:  # `internal`, or a code of a newer node
             hopeful = self._not_given_up([(request, member.route.node)], error.detail)
         else:
-            hopeful = [request] if isinstance(error, _ELSEWHERE) and self._candidates(request) else []
+            others = self._candidates(request, now) or self._lead.awaits(self._ready, request)
+            hopeful = [request] if others and isinstance(error, _ELSEWHERE) else []
         if hopeful and self._retries.take():
             self._ask_elsewhere(hopeful)
         elif not request.finished:
@@ -316,6 +317,15 @@ class Pool:
 
     def _note_ready(self) -> None:
         self._ready = [member for member in self._members.values() if member.state is State.READY]
+        self._lead.note(self._ready, time.monotonic())
+
+    def _learn(self, member: Member, activation: int) -> None:
+        """Note on what a member acts; where that is new, ask the others whether they do by now."""
+        if self._lead.learn(member, activation):
+            for other in self._ready:
+                other.ping()
+        self._note_ready()
+        self._ask_waiting()
 
     # -- time
 
@@ -328,8 +338,8 @@ class Pool:
             if member.route.balanced:
                 self._renew(member, now)
         self._hedger.settle()
-        if self._waiting:
-            self._ask_waiting()
+        self.stats.behind += self._lead.follow(self._ready, now)
+        self._ask_waiting()
 
     def _renew(self, member: Member, now: float) -> None:
         """Connect anew through a load balancer where the old connection leads nowhere, or is old."""

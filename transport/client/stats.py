@@ -23,6 +23,7 @@ class PoolStats:
         late: answers to nothing that is waited for: after the deadline, or after the node was left out.
         ejected: times that a node was left out for its silence, or its lost connection.
         failing: times that a node was left out for its errors.
+        behind: times that nobody was left who acts on the newest release, and older ones were asked.
         unreadable: frames that could not be read.
     """
 
@@ -39,4 +40,5 @@ class PoolStats:
     late: int = 0
     ejected: int = 0
     failing: int = 0
+    behind: int = 0
     unreadable: int = 0

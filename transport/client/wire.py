@@ -1,8 +1,9 @@
 """The wire format: one ZeroMQ frame is a 16-byte header and a msgpack map.
 
-Header, little-endian: magic `SW`, version u8, kind u8, budget u32 (microseconds that are left for the
-request; 0 on replies), id u64 (chosen by the asker, returned on the reply). The header never changes its
-shape, so that a node can answer a message of another version, or one whose body is junk, by its id.
+Header, little-endian: magic `SW`, version u8, kind u8, number u32 (of a request the microseconds that are
+left for it; of a reply the activation that the node acts on, 0 where it says nothing of that), id u64 (chosen
+by the asker, returned on the reply). The header never changes its shape, so that a node can answer a message
+of another version, or one whose body is junk, by its id.
 
 Bodies are maps with short names; unknown names are ignored, so that a field can be added without a new
 version. Vectors and scores travel as raw little-endian float32 and float64.
@@ -58,10 +59,10 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Header(NamedTuple):
-    """The fixed part of a message."""
+    """The fixed part of a message; `number` is a request's budget in microseconds, a reply's activation."""
 
     kind: Kind
-    budget_us: int
+    number: int
     id: int
 
 
@@ -73,9 +74,9 @@ class UnreadableError(ProtocolError):
         self.id = id
 
 
-def pack_header(kind: Kind, id: int, budget_us: int = 0) -> bytes:  # noqa: A002 - the word on the wire
-    """Pack a header; `budget_us` is cut to what fits."""
-    return _HEADER.pack(_MAGIC, VERSION, kind, min(budget_us, 0xFFFFFFFF), id)
+def pack_header(kind: Kind, id: int, number: int = 0) -> bytes:  # noqa: A002 - the word on the wire
+    """Pack a header; `number` (a request's budget, a reply's activation) is cut to what fits."""
+    return _HEADER.pack(_MAGIC, VERSION, kind, min(number, 0xFFFFFFFF), id)
 
 
 def unpack_header(frame: bytes) -> Header:
@@ -86,7 +87,7 @@ def unpack_header(frame: bytes) -> Header:
     """
     if len(frame) < _HEADER.size:
         raise UnreadableError(f"a message has at least {_HEADER.size} bytes, got {len(frame)}", rule="header")
-    magic, version, kind, budget_us, id_ = _HEADER.unpack_from(frame)
+    magic, version, kind, number, id_ = _HEADER.unpack_from(frame)
     if magic != _MAGIC:
         raise UnreadableError(f"a message starts with {_MAGIC!r}, got {magic!r}", rule="magic")
     if version != VERSION:
@@ -97,7 +98,7 @@ def unpack_header(frame: bytes) -> Header:
         )
     if kind not in _KINDS:
         raise UnreadableError(f"message kind {kind} is unknown in version {VERSION}", rule="kind", id=id_)
-    return Header(_KINDS[kind], budget_us, id_)
+    return Header(_KINDS[kind], number, id_)
 
 
 def pack_body(body: Mapping[str, Any]) -> bytes:
