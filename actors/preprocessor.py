@@ -124,7 +124,8 @@ class PreprocessorActor(ServingActor):
     def on_receive(self, message: Any) -> Any:
         """Take a change of the scorers; leave all else to the base."""
         if isinstance(message, RefreshScorers):
-            self.pool.set_members(self.state.scorers)
+            # After an outage of the database all beats there are old, and nobody is on its list.
+            self.pool.set_members(self.state.scorers, keep=True)
             return None
         return super().on_receive(message)
 

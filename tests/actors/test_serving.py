@@ -253,8 +253,7 @@ def test_where_no_score_comes_in_time_the_releases_fallback_is_answered_and_mark
     file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules, "fallback": told})
     running = small(replace(loaded, rules=DecisionRules(file)))
     assert not running.client.score({"id": 1, "a": 2.0, "b": 0.0}).fallback
-    running.state.scorers = ("tcp://127.0.0.1:9",)
-    running.refs["p"].tell(RefreshScorers())
+    running.refs["s0"].stop()
     began = time.monotonic()
     answer = running.client.score({"id": 2, "a": 2.0}, deadline=0.5)
     assert time.monotonic() - began < 0.5
@@ -334,6 +333,22 @@ def test_answers_of_a_node_that_sees_the_database_no_more_say_for_how_long(small
     running.state.looked_at = time.monotonic() - 60.0
     stale_s = running.client.score({"id": 7, "a": 0.5}).trace.stale_s
     assert 60.0 <= stale_s < 60.0 + LIMIT_S
+
+
+def test_scorers_that_the_membership_has_lost_are_asked_for_as_long_as_they_answer(small: Any) -> None:
+    running = small(scorers=2)
+    before = running.client.score({"id": 7, "a": 0.5})
+    # As after an outage of the database, in which all beats grew old
+    running.state.scorers = ()
+    running.refs["p"].tell(RefreshScorers())
+    assert running.client.score({"id": 7, "a": 0.5}).scores == before.scores
+    # One that leaves, and one that ends, is asked nothing more
+    pool = running.refs["p"].proxy().pool
+    running.refs["s0"].stop()
+    wait_until(lambda: list(pool.states().get()) == [running.scorers[1].endpoints["s1"]])
+    running.client.score({"id": 7, "a": 0.5})
+    running.refs["s1"].stop()
+    wait_until(lambda: not pool.states().get())
 
 
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:

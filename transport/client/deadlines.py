@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from .errors import DeadlineExceededError, NoNodeError, ScorewireError
 from .member import Request
 
 #: Answered requests that may wait for their deadline before they are let go.
@@ -46,3 +47,14 @@ class Deadlines:
         left = [request for _, _, request in self._heap if not request.finished]
         self._heap.clear()
         return left
+
+
+def too_late(request: Request, states: Mapping[str, str]) -> ScorewireError:
+    """Return what a caller is told whose deadline has passed; `states` are the members'."""
+    if request.asked:
+        return DeadlineExceededError(
+            f"no answer in time, though it was sent {request.asked} times; the nodes: {states}"
+        )
+    return NoNodeError(
+        f"no node could be reached in time: {states}; are the addresses right, and are nodes up?"
+    )

@@ -131,6 +131,11 @@ class Member:
         silent = self.connected and self.state in (State.NOT_READY, State.SILENT)
         return self.route.retiring or silent
 
+    @property
+    def stays(self) -> bool:
+        """Whether it is connected, and does not take its leave."""
+        return self.connected and self.state is not State.NOT_READY
+
     def usable(self, now: float) -> bool:
         """Say whether it should be asked, if another can be."""
         return self.health.usable(now, len(self.held))

@@ -20,10 +20,9 @@ import zmq
 from . import wire
 from .budget import Budget
 from .choice import choose, untried
-from .deadlines import Deadlines
+from .deadlines import Deadlines, too_late
 from .errors import (
     ClosedError,
-    DeadlineExceededError,
     NodeFailedError,
     NoNodeError,
     OverloadedError,
@@ -74,6 +73,7 @@ class Pool:
         self._beat_s = beat_s
         self._next_beat = time.monotonic()
         self._members: dict[str, Member] = {}
+        self._listed: frozenset[str] = frozenset()
         self._ready: list[Member] = []
         self._lead = Lead()
         self._hedger = Hedger()
@@ -86,12 +86,20 @@ class Pool:
         loop.add(self)
         self.set_members(endpoints)
 
-    def set_members(self, endpoints: Collection[str]) -> None:
-        """Make these the members; what a leaving member holds is asked elsewhere."""
-        for endpoint in set(self._members) - set(endpoints):
-            self._ask_elsewhere(self._part_with(endpoint))
-        for endpoint in sorted(set(endpoints) - set(self._members)):
+    def set_members(self, endpoints: Collection[str], *, keep: bool = False) -> None:
+        """Make these the members; what a leaving member holds is asked elsewhere.
+
+        `keep`: who answers stays for as long as that lasts. Where a list may be wrong, its own word counts.
+        """
+        self._listed = frozenset(endpoints)
+        for endpoint in sorted(self._listed - set(self._members)):
             self._meet(endpoint)
+        self._part_with_unlisted(keep=keep)
+
+    def _part_with_unlisted(self, *, keep: bool) -> None:
+        for member in list(self._members.values()):
+            if member.endpoint not in self._listed and not (keep and member.stays):
+                self._ask_elsewhere(self._part_with(member.endpoint))
 
     def _meet(self, endpoint: str) -> None:
         member = Member(self._context, endpoint)
@@ -338,6 +346,7 @@ class Pool:
             if member.route.balanced:
                 self._renew(member, now)
         self._hedger.settle()
+        self._part_with_unlisted(keep=True)
         self.stats.behind += self._lead.follow(self._ready, now)
         self._ask_waiting()
 
@@ -377,15 +386,7 @@ class Pool:
             self.stats.expired += 1
             for member, _ in request.holders:
                 member.health.measure(now - request.sent_at, now)
-            self._finish(request, self._deadline_error(request))
-
-    def _deadline_error(self, request: Request) -> ScorewireError:
-        if request.asked:
-            why = f"no answer in time, though it was sent {request.asked} times; the nodes: {self.states()}"
-            return DeadlineExceededError(why)
-        return NoNodeError(
-            f"no node could be reached in time: {self.states()}; are the addresses right, and are nodes up?",
-        )
+            self._finish(request, too_late(request, self.states()))
 
     def _finish(self, request: Request, outcome: bytes | Exception) -> None:
         if not request.finished:
