@@ -142,6 +142,11 @@ class Small:
 
         return ChildSpec(name, start)
 
+    def asked_by(self, name: str) -> dict[str, str]:
+        """What a preprocessor thinks of its scorers, by endpoint."""
+        states: dict[str, str] = self.refs[name].proxy().pool.get().states()
+        return states
+
     def close(self) -> None:
         self.client.close()
         self.supervisor.stop()
@@ -253,7 +258,8 @@ def test_where_no_score_comes_in_time_the_releases_fallback_is_answered_and_mark
     file = DecisionFile.model_validate({"name": "d", "version": 1, "rules": rules, "fallback": told})
     running = small(replace(loaded, rules=DecisionRules(file)))
     assert not running.client.score({"id": 1, "a": 2.0, "b": 0.0}).fallback
-    running.refs["s0"].stop()
+    running.scorers[0].holdings = Holdings()
+    wait_until(lambda: list(running.asked_by("p").values()) == ["not_ready"])
     began = time.monotonic()
     answer = running.client.score({"id": 2, "a": 2.0}, deadline=0.5)
     assert time.monotonic() - began < 0.5
@@ -343,12 +349,11 @@ def test_scorers_that_the_membership_has_lost_are_asked_for_as_long_as_they_answ
     running.refs["p"].tell(RefreshScorers())
     assert running.client.score({"id": 7, "a": 0.5}).scores == before.scores
     # One that leaves, and one that ends, is asked nothing more
-    pool = running.refs["p"].proxy().pool
     running.refs["s0"].stop()
-    wait_until(lambda: list(pool.states().get()) == [running.scorers[1].endpoints["s1"]])
+    wait_until(lambda: list(running.asked_by("p")) == [running.scorers[1].endpoints["s1"]])
     running.client.score({"id": 7, "a": 0.5})
     running.refs["s1"].stop()
-    wait_until(lambda: not pool.states().get())
+    wait_until(lambda: not running.asked_by("p"))
 
 
 def ask_scorer(small: Small, context: Context, body: dict[str, Any]) -> bytes:
