@@ -59,6 +59,17 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError("the embedded PostgreSQL is not started")
         return f"postgresql://postgres@/postgres?host={self._sockets}"
 
+    @property
+    def pid(self) -> int:
+        """The number of its first process, of which all others are children.
+
+        Raises:
+            EmbeddedPostgresError: it does not run.
+        """
+        if self._process is None:
+            raise EmbeddedPostgresError("the embedded PostgreSQL is not started")
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it answers.
 

@@ -9,22 +9,28 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 
 from actors.errors import ControlError
+from benchmarks.chaos.inside.sitecustomize import AMOUNT, ID
+from benchmarks.chaos.load import CONNECTIONS
 from benchmarks.chaos.world import HAPROXIES, PREPROCESSORS, SCORERS, World
 from governance.changes import rollback
 from governance.database import connect
 from governance.errors import GovernanceError
 from governance.promotion import promote
 from governance.rollouts import wait_settled
+from transport.client import Client, ScorewireError
 
 #: Does a fault, heals it, and says what came of it.
 Fault = Callable[[World, random.Random], str]
 
 #: Seconds that something is stopped, or away, at least and at most.
-STOPPED_S, AWAY_S = (0.5, 1.5), (1.0, 3.0)
+STOPPED_S, AWAY_S = (0.5, 1.5), (1.0, 7.0)
+#: How far a clock jumps at most, and for how long.
+JUMP_S, JUMPED_S = 7_200.0, (1.0, 3.0)
 _SETTLED_S = 45.0
 #: What no node should take: neither greeting nor message of ours.
 _HOSTILE = (
@@ -54,17 +60,17 @@ def catalogue(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
         "promotion": _promoted,
         "rollback": _rolled_back,
         "hostile bytes": _hostile_bytes,
+        "poison for scorers": _poison({"amount": AMOUNT}),
+        "poison for preprocessors": _poison({"id": ID}),
     }
-    skipped = {
-        "clock jumps": "the clock of this machine is that of everything else on it",
-        "poison transaction": "none is known that crashes an actor; hostile bytes are sent instead",
-    }
-    for name, disk, fault in (
-        ("full disk for the spool", world.spool, _spool_full),
-        ("full disk for the cache", world.cache, _cache_full),
+    skipped: dict[str, str] = {}
+    for name, why_not, fault in (
+        ("full disk for the spool", world.spool.why_not, _spool_full),
+        ("full disk for the cache", world.cache.why_not, _cache_full),
+        ("clock jumps", world.clocks.why_not, _clock_jumps),
     ):
-        if disk.why_not:
-            skipped[name] = disk.why_not
+        if why_not:
+            skipped[name] = why_not
         else:
             faults[name] = fault
     return faults, skipped
@@ -248,6 +254,32 @@ def _hostile_bytes(world: World, rng: random.Random) -> str:
                 connection.recv(1024)
             sent += 1
     return f"{sent} connections"
+
+
+def _poison(fields: dict[str, Any]) -> Fault:
+    """Send one on which actor after actor raises; it alone fails, and its caller is told so by name."""
+
+    def fault(world: World, rng: random.Random) -> str:
+        payment = {**rng.choice(world.payments), "id": "poisoned", **fields}
+        with Client(world.addresses(), deadline=10.0, connections=CONNECTIONS) as client:
+            try:
+                answer = client.score(payment)
+            except ScorewireError as error:
+                if error.code in ("node_failed", "deadline_exceeded"):
+                    return f"{error.code}: {error.detail}"
+                raise
+        raise RuntimeError(f"it does no harm: {answer}")
+
+    return fault
+
+
+def _clock_jumps(world: World, rng: random.Random) -> str:
+    """Move the wall clock of a node, or of PostgreSQL, by up to two hours, and back."""
+    processes = {**world.host.pids(), "PostgreSQL": world.postgres.pid}
+    name, seconds = rng.choice(sorted(processes)), rng.uniform(-JUMP_S, JUMP_S)
+    with world.clocks.moved(processes[name], seconds):
+        time.sleep(rng.uniform(*JUMPED_S))
+    return f"{name} by {seconds:+.0f} s"
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:

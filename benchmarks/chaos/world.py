@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 from actors.balancer import setup_of
 from actors.config import Settings, load_settings
 from actors.host import Host
+from benchmarks.chaos.clock import Clocks
 from benchmarks.chaos.disk import SmallDisk
 from examples.card_payments import PAYMENT_SPEC, simulate
 from examples.operations import free_ports_in_a_row, promote_and_wait, register_file, wait_for_nodes
@@ -38,6 +40,7 @@ PAYMENTS = 2_000
 #: Nodes that take part in a release, and HAProxies.
 PREPROCESSORS, SCORERS, HAPROXIES = 2, 2, 2
 _PORTS = 3 * HAPROXIES
+_INSIDE = Path(__file__).with_name("inside")
 
 
 @dataclass
@@ -56,6 +59,7 @@ class World:
     broker: EmbeddedBroker
     spool: SmallDisk
     cache: SmallDisk
+    clocks: Clocks
     payments: list[dict[str, Any]]
     expected: dict[str, NDArray[np.float64]]
     models: list[str]
@@ -116,6 +120,9 @@ def running(tell: Callable[[str], None]) -> Iterator[World]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sw-chaos-")))
         tell("starting PostgreSQL, Kafka, HAProxies and nodes")
+        clocks = Clocks(directory / "clock")
+        stack.callback(clocks.close)
+        stack.enter_context(_environment(PYTHONPATH=str(_INSIDE), **clocks.environment))
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
         migrate(postgres.dsn)
         broker = stack.enter_context(EmbeddedBroker(directory / "kafka"))
@@ -138,6 +145,7 @@ def running(tell: Callable[[str], None]) -> Iterator[World]:
             broker=broker,
             spool=disks[0],
             cache=disks[1],
+            clocks=clocks,
             payments=payments,
             expected=expected,
             models=digests[:MODELS],
@@ -147,6 +155,18 @@ def running(tell: Callable[[str], None]) -> Iterator[World]:
         if world.wait_for_full_strength(60.0) is None:
             raise RuntimeError(f"the system does not come up: {world.weakness()}")
         yield world
+
+
+@contextmanager
+def _environment(**more: str) -> Iterator[None]:
+    """Let all processes that are started meanwhile, and no other, have this in their environment."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _settings(directory: Path, dsn: str, broker: EmbeddedBroker) -> Settings:

@@ -116,6 +116,40 @@ def test_a_hung_scorer_is_replaced_and_no_request_notices(
     assert "scorer-0 takes" in crash
 
 
+def copy_code(to: Path) -> None:
+    to.mkdir()
+    shutil.copy(ROOT / "run.py", to)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, to / room, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def test_an_upgrade_whose_nodes_cannot_work_is_put_back_and_no_request_notices(
+    served: Any,
+    payments: list[dict[str, Any]],
+    wait_until: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hosts, "READY_S", 6.0)
+    newer = tmp_path / "newer"
+    copy_code(newer)
+    # It starts, and waits for ever: nobody has applied the migration that it brings
+    (newer / "governance" / "migrations" / "9999_newer.sql").write_text("SELECT 1;")
+    before = dict(served.host.pids())
+    first = served.host.states()[0]["id"]
+    with live_stream(served, payments) as results:
+        more(results, wait_until)
+        done = run(served, "upgrade", "--to", str(newer))
+        assert done.returncode == 1
+        assert f"{first} could not do its work within 6 s of its replacement and is put back" in done.stderr
+        assert "replaced before it: none" in done.stderr
+        wait_until(lambda: all(one["ready"] for one in served.host.states()), "it serves again")
+        more(results, wait_until)
+    after = dict(served.host.pids())
+    assert {name for name, pid in after.items() if pid != before[name]} == {first}
+    assert str(ROOT / "run.py") in Path(f"/proc/{after[first]}/cmdline").read_text()
+
+
 def test_an_upgrade_runs_other_code_and_code_that_does_not_start_is_refused(
     served: Any, payments: list[dict[str, Any]], wait_until: Any, tmp_path: Path
 ) -> None:
@@ -127,10 +161,7 @@ def test_an_upgrade_runs_other_code_and_code_that_does_not_start_is_refused(
     assert done.returncode == 1
     assert "does not start: no such module" in done.stderr
     assert dict(served.host.pids()) == before
-    other.mkdir()
-    shutil.copy(ROOT / "run.py", other)
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, other / room, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_code(other)
     with live_stream(served, payments) as results:
         more(results, wait_until)
         done = run(served, "upgrade", "--to", str(other))
