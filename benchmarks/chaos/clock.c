@@ -1,6 +1,6 @@
 /* The wall clock of a process, moved by whoever writes to a file: loaded before libc by the chaos bench.
  *
- * The file SCOREWIRE_CHAOS_CLOCK has an int64 of nanoseconds for each process, at its number modulo the number
+ * The file CHAOS_CLOCK has an int64 of nanoseconds for each process, at its number modulo the number
  * of places; forked children share their parent's. The monotonic clock stays what it is, as it does when
  * somebody sets a machine's time. */
 #define _GNU_SOURCE
@@ -19,7 +19,7 @@ static const volatile long long nothing, *moved = &nothing;
 static int (*real_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void begin(void) {
-    const char *path = getenv("SCOREWIRE_CHAOS_CLOCK");
+    const char *path = getenv("CHAOS_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return;
     long long *places = mmap(NULL, PLACES * sizeof *places, PROT_READ, MAP_SHARED, file, 0);

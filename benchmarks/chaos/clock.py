@@ -43,7 +43,7 @@ class Clocks:
         places.write_bytes(bytes(_PLACES * _PLACE.size))
         with places.open("r+b") as file:
             self._moved = mmap.mmap(file.fileno(), 0)
-        self.environment = {"LD_PRELOAD": str(library), "SCOREWIRE_CHAOS_CLOCK": str(places)}
+        self.environment = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(places)}
 
     @contextlib.contextmanager
     def moved(self, pid: int, seconds: float) -> Iterator[None]:
