@@ -57,9 +57,9 @@ class ScorerActor(ServingActor):
     def on_batch(self, requests: list[Request]) -> None:
         """Score a batch. A request at fault is refused alone.
 
-        An error that nobody foresaw fails the requests that it touched, so that they are answered
-        elsewhere at once, and then this actor, so that its supervisor starts a clean one. It stops to listen
-        there and then: a request that came to a dying actor would count one more failure against itself.
+        An error that nobody foresaw fails the request on which it comes, so that it is asked elsewhere at
+        once, and then this actor, so that its supervisor starts a clean one. It stops to listen at once:
+        a request that came to a dying actor would count one more failure against itself.
         """
         by_release: dict[int, list[Row]] = defaultdict(list)
         for request in self.listener.drop_late(requests):
@@ -72,11 +72,21 @@ class ScorerActor(ServingActor):
             try:
                 self._score_release(number, rows)
             except Exception as error:
-                for request, _ in rows:
-                    self.listener.fail(request, error)
+                self._fail_the_one(number, rows, error)
                 self.code.close()
                 self.listener.close()
                 raise
+
+    def _fail_the_one(self, number: int, rows: list[Row], error: Exception) -> None:
+        """Score the rows of a batch alone, so that none is failed for its neighbour."""
+        if len(rows) == 1:
+            self.listener.fail(rows[0][0], error)
+            return
+        for row in rows:
+            try:
+                self._score_release(number, [row])
+            except Exception as own:  # noqa: BLE001 - it is the actor's end in any case
+                self.listener.fail(row[0], own)
 
     def _score_release(self, number: int, rows: list[Row]) -> None:
         loaded = self.state.holdings.releases.get(number)

@@ -438,6 +438,34 @@ def test_an_actor_that_raises_costs_no_request_and_comes_back_at_its_address(
     assert isinstance(running.client.score({"a": 1}), Answer)
 
 
+def test_a_row_on_which_an_actor_raises_fails_alone_and_its_batch_is_answered(
+    small: Any, loaded: Loaded, context: Context
+) -> None:
+    class Fussy(Broken):
+        def predict(self, x: Any) -> Any:
+            if (x == 666).any():
+                raise ZeroDivisionError("nobody foresaw this")
+            return self._forest.predict(x)
+
+    running = small()
+    forest = Fussy(forest_of(loaded), 0)
+    fussy = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
+    state, before = running.scorers[0], running.refs["s0"]
+    state.holdings = Holdings(MappingProxyType({1: fussy}), 1)
+    with context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(state.endpoints["s0"])
+        for number in range(8):  # as many as are one batch, whatever they take
+            row = np.array([number if number != 5 else 666, 0], "<f4").tobytes()
+            body = wire.pack_body({"release": 1, "vector": row})
+            socket.send(wire.pack_header(Kind.VECTOR, number, 10**7) + body)
+        headers = [wire.unpack_header(socket.recv()) for _ in range(6)]
+    kinds = {header.id: header.kind for header in headers}
+    assert {kinds[number] for number in kinds if number != 5} == {Kind.ANSWER}
+    assert kinds.get(5) is Kind.ERROR
+    wait_until(lambda: running.refs["s0"] is not before and running.refs["s0"].is_alive())
+
+
 def test_a_request_that_breaks_every_scorer_is_given_up_and_the_next_one_works(
     small: Any, loaded: Loaded
 ) -> None:
