@@ -34,10 +34,22 @@ class Call:
     Attributes:
         asked: when its features went to the scorers (time.monotonic seconds).
         message: as they went there.
+        settled: whether it was answered, or refused.
         trace: its spans, where it is traced.
     """
 
-    __slots__ = ("actor", "asked", "id", "loaded", "message", "request", "tally", "trace", "transaction")
+    __slots__ = (
+        "actor",
+        "asked",
+        "id",
+        "loaded",
+        "message",
+        "request",
+        "settled",
+        "tally",
+        "trace",
+        "transaction",
+    )
 
     def __init__(
         self,
@@ -56,11 +68,15 @@ class Call:
         self.transaction = transaction
         self.asked = time.monotonic()
         self.message = b""
+        self.settled = False
         self.trace: CallTrace | None = None
 
     def done(self, outcome: bytes | Exception) -> None:
         """Take what the scorers' pool says."""
-        self.actor.finish(self, outcome)
+        try:
+            self.actor.finish(self, outcome)
+        except Exception as error:  # noqa: BLE001 - a bug that one trips over takes no other down with the actor
+            self.actor.fail(self, error)
 
     def answer(self, frame: bytes) -> Answer:
         """Return the answer to what the scorers said, with what the rules decide."""

@@ -274,6 +274,12 @@ class PreprocessorActor(ServingActor):
         else:
             self._reply(call, call.answer(outcome))
 
+    def fail(self, call: Call, error: Exception) -> None:
+        """Fail one transaction alone, on whose answer an error came that nobody foresaw."""
+        logger.error("an answer could not be made of what the scorers said", exc_info=error)
+        if not call.settled:
+            self._give_up(call, error)
+
     def _have_decided(self, call: Call, frame: bytes) -> None:
         """Have code decide, then answer."""
         answered = time.monotonic()
@@ -294,8 +300,9 @@ class PreprocessorActor(ServingActor):
         self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take)
 
     def _reply(self, call: Call, answer: Answer) -> None:
-        self._in_flight -= 1
         self._answer(call, answer)
+        self._in_flight -= 1
+        call.settled = True
         if call.trace is not None:
             call.trace.end(answer)
         us = answer.trace.us
@@ -326,6 +333,7 @@ class PreprocessorActor(ServingActor):
 
     def _give_up(self, call: Call, error: Exception, fallback: Answer | None = None) -> None:
         self._in_flight -= 1
+        call.settled = True
         if call.trace is not None:
             call.trace.fail(error)
         if fallback is not None:

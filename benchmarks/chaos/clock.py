@@ -35,7 +35,7 @@ class Clocks:
             self.why_not = "no C compiler (cc) is here, which builds the clock that is put before libc's"
             return
         library, places = directory / "clock.so", directory / "moved"
-        command = [compiler, "-O2", "-shared", "-fPIC", "-o", library, _SOURCE, "-ldl"]
+        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             self.why_not = f"the clock cannot be built: {done.stderr.strip()}"

@@ -496,6 +496,27 @@ def test_a_bug_in_one_evaluation_costs_neither_the_actor_nor_other_requests(
     assert running.refs["p"].is_alive()
 
 
+def test_a_bug_in_making_an_answer_costs_neither_the_actor_nor_other_requests(
+    small: Any, loaded: Loaded
+) -> None:
+    class Buggy:
+        fallback = None
+
+        def decide(self, _: Any, transaction: Any) -> Any:
+            if transaction.get("trip"):
+                raise KeyError("a bug")
+
+    running = small()
+    before = running.refs["p"]
+    buggy = replace(loaded, rules=Buggy())  # type: ignore[arg-type]
+    running.state.holdings = Holdings(MappingProxyType({1: buggy}), 1)
+    results = list(running.client.score_many([{"id": i, "a": 1, "trip": i == 5} for i in range(20)]))
+    assert [isinstance(result, ScorewireError) for result in results] == [i == 5 for i in range(20)]
+    assert running.refs["p"] is before
+    assert before.is_alive()
+    assert before.proxy().in_flight().get() == 0
+
+
 def test_a_leaving_actor_finishes_what_it_has_and_its_callers_move_on(small: Any) -> None:
     running = small(scorers=2)
     results: list[Any] = []

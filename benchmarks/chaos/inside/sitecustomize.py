@@ -1,7 +1,7 @@
 """Two transactions on which an actor raises: Python loads this in each node of the chaos bench, by its path.
 
-No transaction is known that does so by itself. What is put in is the error alone, at a place where nothing is
-caught for a single transaction: what becomes of the actor, and of all else that it held, is the node's own.
+No transaction is known that does so by itself. What is put in is the error alone: what becomes of the actor,
+and of all else that it held, is the node's own.
 """
 
 from __future__ import annotations
@@ -70,4 +70,4 @@ class _Finder:
 
 
 if "node" in sys.argv:
-    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder)
