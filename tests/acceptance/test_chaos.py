@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.chaos.checks import Activation, gone_backwards, not_answered_once, wrong_scores
+from benchmarks.chaos.clock import Clocks
 from benchmarks.chaos.load import Entry
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +32,43 @@ def test_no_request_fails_and_no_answer_is_wrong_while_everything_is_killed() ->
     assert facts["faults"] >= 2
     assert facts["requests"] > 100
     assert done.returncode == 0
+
+
+TELLS = """
+import threading, time
+for line in iter(input, ""):
+    threading.Event().wait(0.01)  # which waits by the monotonic clock
+    print(time.time(), time.monotonic(), flush=True)
+"""
+
+
+def test_the_clock_of_one_process_jumps_and_that_of_no_other(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "clock")
+    if clocks.why_not:
+        pytest.skip(clocks.why_not)
+    command, environment = [sys.executable, "-c", TELLS], {**os.environ, **clocks.environment}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        to, back = process.stdin, process.stdout
+        assert to is not None
+        assert back is not None
+
+        def ask() -> tuple[float, float]:
+            to.write("?\n")
+            to.flush()
+            wall, monotonic = back.readline().split()
+            return float(wall) - time.time(), float(monotonic) - time.monotonic()
+
+        for seconds in (3600.0, -3600.0):
+            assert abs(ask()[0]) < 60.0
+            with clocks.moved(process.pid, seconds):
+                wall, monotonic = ask()
+            assert abs(wall - seconds) < 60.0
+            assert abs(monotonic) < 60.0
+        to.write("\n")
+        to.close()
+    clocks.close()
 
 
 def entry(number: int, sent: float, done: float, release: int, **facts: object) -> Entry:
