@@ -21,26 +21,27 @@ class Lead:
 
     Attributes:
         members: those of the ready ones who act on the newest release, and those who do not say on what.
+        newest: the largest activation that any member has told of.
     """
 
-    __slots__ = ("_lost_at", "_newest", "members")
+    __slots__ = ("_lost_at", "members", "newest")
 
     def __init__(self) -> None:
         self.members: Sequence[Member] = ()
-        self._newest = 0
+        self.newest = 0
         self._lost_at = math.inf
 
     def learn(self, member: Member, activation: int) -> bool:
         """Note on what a member acts; True if nobody told of that before."""
         member.activation = activation
-        news = activation > self._newest
-        self._newest = max(self._newest, activation)
+        news = activation > self.newest
+        self.newest = max(self.newest, activation)
         return news
 
     def note(self, ready: Sequence[Member], now: float) -> None:
         """See who leads among those who are ready."""
         # A node of an older version says 0.
-        self.members = [one for one in ready if not one.activation or one.activation >= self._newest]
+        self.members = [one for one in ready if not one.activation or one.activation >= self.newest]
         if self.members or not ready:
             self._lost_at = math.inf
         else:
@@ -60,6 +61,6 @@ class Lead:
         """Let those lead who are left, where they have not learned in time of what the lost ones knew."""
         if now - self._lost_at < BEHIND_S:
             return False
-        self._newest = max(member.activation for member in ready)
+        self.newest = max(member.activation for member in ready)
         self.note(ready, now)
         return True

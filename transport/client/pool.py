@@ -129,7 +129,7 @@ class Pool:
 
     def counters(self) -> dict[str, int]:
         """Return all counts, by name."""
-        return {**asdict(self.stats), "in_flight": self._in_flight}
+        return {**asdict(self.stats), "in_flight": self._in_flight, "newest": self._lead.newest}
 
     def submit(self, kind: Kind, body: bytes, deadline: float, done: Done, *, newest: bool = False) -> None:
         """Ask one member, and another if need be, until the deadline (time.monotonic seconds).
