@@ -37,10 +37,10 @@ class SmallDisk:
         """Fill it meanwhile."""
         ballast = self.directory / "ballast"
         try:
-            with ballast.open("wb") as file, contextlib.suppress(OSError):
+            # Without a buffer, or what is left in it fails once more when the file is closed.
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
-                    file.write(b"\0" * 65536)
-                    file.flush()
+                    file.write(bytes(65536))
             yield
         finally:
             ballast.unlink(missing_ok=True)
