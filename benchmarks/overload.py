@@ -3,10 +3,10 @@
     python -m benchmarks.overload [--json] [--seconds 3] [--rounds 3] [--deadline 0.1] [--plot FILE]
 
 Open loop: payments are sent at times of a Poisson process, whatever becomes of those before, and each latency
-is counted from the time at which it was to be sent. The callers are the project's own pools, in processes of
-their own, on one half of the processor's cores; all nodes are on the other half, so that offering more
-takes nothing from them. Capacity is what a closed loop gets; loads are taken in turns. Goodput is what was
-answered within its deadline.
+is counted from the time at which it was to be sent. The callers are on one half of the processor's cores; all
+nodes are on the other half, so that offering more takes nothing from them. A caller is a bare socket with the
+pool's restraint (`Throttle`): a whole pool would be the first to be overloaded. Capacity is what a closed
+loop gets; loads are taken in turns. Goodput is what was answered within its deadline.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import json
 import multiprocessing
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import islice
+from itertools import count, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,14 @@ from examples.card_payments import stream
 from governance.database import connect
 from governance.membership import members
 from transport.client import OverloadedError, wire
-from transport.client.loop import Loop
-from transport.client.pool import Pool
+from transport.client.throttle import Throttle
 from transport.client.wire import Kind
 
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 _WINDOW = 64
-_DRAIN_S = 5.0
+#: Seconds that the first answer may take.
+_PATIENT_S = 10.0
+_MOMENT_S = 50e-6
 #: Seconds at each load that are not counted: callers that were refused come back little by little.
 _SETTLE_S = 1.5
 
@@ -54,15 +54,6 @@ class Outcomes:
     overloaded: int = 0
     other: int = 0
 
-    def take(self, began: float, outcome: bytes | Exception) -> None:
-        """Count one."""
-        if isinstance(outcome, bytes):
-            self.latencies_s.append(time.monotonic() - began)
-        elif isinstance(outcome, OverloadedError):
-            self.overloaded += 1
-        else:
-            self.other += 1
-
     @property
     def settled(self) -> int:
         """How many there is an outcome of."""
@@ -70,46 +61,85 @@ class Outcomes:
 
 
 class Caller:
-    """A pool that is fed by a schedule."""
+    """One socket that is fed by a schedule: what the pool does, without what a process of its own would cost.
+
+    It restrains itself as the pool does. Packed payments are sent, and of replies the header is read.
+    """
 
     def __init__(self, addresses: list[str], deadline_s: float) -> None:
-        self._loop = Loop()
-        self._pool = Pool(self._loop, zmq.Context(), addresses)
+        self._socket: zmq.Socket[bytes] = zmq.Context().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.connect(addresses[0])
         self._deadline_s = deadline_s
         self._bodies = [wire.pack_transaction(one) for one in islice(stream(seed=5), 5_000)]
-        while "ready" not in self._pool.states().values():
-            self._turn()
+        self._throttle = Throttle()
+        self._ids = count(1)
+        self._sent: dict[int, float] = {}
+        # The first answer, after which there is a connection.
+        self._send(0, time.monotonic() + _PATIENT_S)
+        self._socket.poll(int(_PATIENT_S * 1e3))
+        self._socket.recv()
 
-    def _turn(self) -> None:
-        for source in self._loop.wait(block=False):
-            source.pump()
+    def _send(self, number: int, at: float) -> None:
+        id_ = next(self._ids)
+        budget_us = max(1, int((at + self._deadline_s - time.monotonic()) * 1e6))
+        body = self._bodies[number % len(self._bodies)]
+        self._socket.send(wire.pack_header(Kind.SCORE, id_, budget_us) + body, copy=True)
+        self._sent[id_] = at
 
     def _submit(self, number: int, at: float, outcomes: Outcomes) -> None:
-        body = self._bodies[number % len(self._bodies)]
-        self._pool.submit(Kind.SCORE, body, at + self._deadline_s, partial(outcomes.take, at))
+        if self._throttle.admits():
+            self._send(number, at)
+        else:
+            outcomes.overloaded += 1
+
+    def _read(self, outcomes: Outcomes) -> None:
+        """Take what has come, or wait for a moment; what comes too late is as good as nothing."""
+        if not self._socket.poll(0):
+            time.sleep(_MOMENT_S)  # in which the socket's own thread has the core
+        with suppress(zmq.Again):
+            while True:
+                frame = self._socket.recv(zmq.NOBLOCK)
+                now, header = time.monotonic(), wire.unpack_header(frame)
+                at = self._sent.pop(header.id, None)
+                if at is None:  # of a load before
+                    continue
+                full = header.kind is not Kind.ANSWER and isinstance(
+                    wire.unpack_error(frame), OverloadedError
+                )
+                self._throttle.note(now, refused=full)
+                if header.kind is Kind.ANSWER and now - at <= self._deadline_s:
+                    outcomes.latencies_s.append(now - at)
+                elif full:
+                    outcomes.overloaded += 1
+                else:
+                    outcomes.other += 1
 
     def open_loop(self, rate: float, seconds: float, seed: int) -> Outcomes:
         """Send at the times of a Poisson process."""
-        count = max(1, int(rate * seconds))
-        gaps = np.random.default_rng(seed).exponential(1.0 / rate, count)
+        total = max(1, int(rate * seconds))
+        gaps = np.random.default_rng(seed).exponential(1.0 / rate, total)
         times = (time.monotonic() + 0.01 + np.cumsum(gaps)).tolist()
-        outcomes, sent = Outcomes(count, []), 0
-        give_up_at = times[-1] + _DRAIN_S
-        while outcomes.settled < count and (now := time.monotonic()) < give_up_at:
-            while sent < count and times[sent] <= now:
+        outcomes, sent = Outcomes(total, []), 0
+        give_up_at = times[-1] + 2 * self._deadline_s
+        self._sent.clear()
+        while outcomes.settled < total and (now := time.monotonic()) < give_up_at:
+            while sent < total and times[sent] <= now:
                 self._submit(sent, times[sent], outcomes)
                 sent += 1
-            self._turn()
+            self._read(outcomes)
         return outcomes
 
     def closed_loop(self, seconds: float) -> Outcomes:
         """Keep some under way at any time."""
         end, outcomes = time.monotonic() + seconds, Outcomes(0, [])
-        while time.monotonic() < end:
+        self._sent.clear()
+        while (now := time.monotonic()) < end:
             while outcomes.offered - outcomes.settled < _WINDOW:
                 outcomes.offered += 1
-                self._submit(outcomes.offered, time.monotonic(), outcomes)
-            self._turn()
+                self._send(outcomes.offered, now)
+            self._read(outcomes)
         return outcomes
 
 
