@@ -43,6 +43,21 @@ def test_features_are_computed_alike_by_all() -> None:
     assert set(size["us"]) >= {"spec", "by hand", "scikit-learn", "pandas"}
 
 
+def test_what_the_client_takes_is_measured_beside_a_socket_alone() -> None:
+    command = [sys.executable, "-m", "benchmarks.client", "--json", "--calls", "128", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--before", str(ROOT)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["cpu_us_a_call"]
+    for checkout in ("before", "now"):
+        assert all(spent > 0 for way, spent in facts[checkout].items() if "own" not in way)
+        assert facts[checkout]["sync own"] == pytest.approx(
+            facts[checkout]["sync"] - facts[checkout]["bare"], abs=0.11
+        )
+    assert set(facts["ratio"]) >= {"bare", "sync", "sync_many", "async", "async_many"}
+
+
 def test_an_engine_that_cannot_load_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 import run
 from examples.card_payments import PAYMENT_SPEC, simulate
 from models.spec import load_spec
+from tests.javascript import HAS_NODE, install, score
 
 Run = Callable[..., Result]
 
@@ -159,3 +160,13 @@ def test_a_csv_file_is_scored_and_what_is_refused_is_a_line_of_its_own(
     assert [answer["id"] for i, answer in enumerate(answers) if i != 7] == [
         row["id"] for i, row in enumerate(rows) if i != 7
     ]
+    if HAS_NODE:  # a client that was written from docs/wire.md gets the same
+        found = score(install(directory / "node"), system.addresses(), rows)
+        assert (found[7]["error"], found[7]["field"], found[7]["rule"]) == (
+            "bad_transaction",
+            "amount",
+            "missing",
+        )
+        assert all(found[i]["score"] == expected[i] for i in range(50) if i != 7)
+        assert all(dict(found[i]["scores"]) == answers[i]["scores"] for i in range(50) if i != 7)
+        assert found[0]["pipeline"] == answers[0]["trace"]["pipeline"]

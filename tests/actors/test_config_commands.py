@@ -122,7 +122,7 @@ def test_every_command_that_reads_the_configuration_takes_set() -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 100  # the first start of a checkout compiles
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)

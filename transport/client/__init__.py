@@ -3,7 +3,7 @@
 Inside the project it is `transport.client`; other teams install it as `scorewire_client`.
 """
 
-from .answer import Answer, Trace
+from .answer import Answer, Decision, Trace
 from .client import AsyncClient, Client
 from .errors import (
     ClosedError,
@@ -29,6 +29,7 @@ __all__ = [
     "ClosedError",
     "CodeFailedError",
     "DeadlineExceededError",
+    "Decision",
     "NoNodeError",
     "NoScoreError",
     "NodeFailedError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -65,6 +66,29 @@ class _How(NamedTuple):
     deadline: float | None
     release: int | None
     replay: bool
+
+
+class _Slot:
+    """Takes one outcome from another thread: a Future's work at a third of its price."""
+
+    __slots__ = ("_arrived", "_outcome")
+
+    def __init__(self) -> None:
+        self._outcome: bytes | Exception = b""
+        self._arrived = threading.Lock()
+        self._arrived.acquire()
+
+    def put(self, outcome: bytes | Exception) -> None:
+        """Hand the outcome over; called once."""
+        self._outcome = outcome
+        self._arrived.release()
+
+    def take(self) -> bytes:
+        """Wait for the outcome, and return it, or raise it."""
+        self._arrived.acquire()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
 
 class _Base:
@@ -136,7 +160,9 @@ class Client(_Base):
             RefusedError: the request is at fault in another way.
             UnavailableError: no answer in time, no node, or all nodes full.
         """
-        return unpack_answer(self._begin(transaction, _How(deadline, release, replay)).result())
+        slot = _Slot()
+        self._submit(transaction, _How(deadline, release, replay), slot.put)
+        return unpack_answer(slot.take())
 
     def score_many(
         self,

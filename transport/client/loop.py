@@ -78,8 +78,9 @@ class Loop:
 
     def wait(self, *, block: bool = True) -> list[Source]:
         """Wait until something arrives or is due; return the sources to pump, each once."""
-        timeout_ms = self._timeout_ms() if block else 0
-        events = self._poller.poll(timeout_ms)
+        # Asked once: nothing but this thread changes when a source is due.
+        dues = [(due, source) for source in self._sources if (due := source.due()) is not None]
+        events = self._poller.poll(_timeout_ms(dues) if block else 0)
         self._sleeping = False
         ready: dict[int, Source] = {}
         for pollable, _ in events:
@@ -89,9 +90,8 @@ class Loop:
             elif pollable == self._wake_in.fileno():
                 self._drain_wake()
         now = time.monotonic()
-        for source in self._sources:
-            due = source.due()
-            if due is not None and due <= now:
+        for due, source in dues:
+            if due <= now:
                 ready[id(source)] = source
         return list(ready.values())
 
@@ -101,14 +101,14 @@ class Loop:
         self._wake_in.close()
         self._wake_out.close()
 
-    def _timeout_ms(self) -> int | None:
-        dues = [due for source in self._sources if (due := source.due()) is not None]
-        if not dues:
-            return None
-        # Rounded up: waking before the time would spin until it has come.
-        return max(0, math.ceil((min(dues) - time.monotonic()) * 1000))
-
     def _drain_wake(self) -> None:
+        # One byte comes for each wait, so one look is enough; a further one would only wake again.
         with contextlib.suppress(BlockingIOError):
-            while self._wake_in.recv(4096):
-                pass
+            self._wake_in.recv(4096)
+
+
+def _timeout_ms(dues: list[tuple[float, Source]]) -> int | None:
+    if not dues:
+        return None
+    # Rounded up: waking before the time would spin until it has come.
+    return max(0, math.ceil((min(due for due, _ in dues) - time.monotonic()) * 1000))

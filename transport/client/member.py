@@ -147,17 +147,16 @@ class Member:
     def frames(self) -> Iterator[bytes]:
         """Read what has arrived, without waiting, up to one turn's worth."""
         for _ in range(_FRAMES_A_TURN):
-            try:
-                frame = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not _readable(self.socket):
                 return
+            frame = self.socket.recv(zmq.NOBLOCK)
             self._heard = True
             self._unanswered_beats = 0
             yield frame
 
     def link_events(self) -> Iterator[bool]:
         """Read what happened to the connection: True for made, False for lost."""
-        while self.monitor.poll(0):
+        while _readable(self.monitor):
             event = recv_monitor_message(self.monitor)
             self.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             yield self.connected
@@ -204,6 +203,11 @@ class Member:
             self.socket.disable_monitor()
         self.monitor.close(0)
         self.socket.close(0)
+
+
+def _readable(socket: zmq.Socket[bytes]) -> bool:
+    """Say whether something has arrived; it costs a third of an exception that says no."""
+    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
 
 _EMPTY = wire.pack_body({})
