@@ -21,17 +21,19 @@ class Case:
     Attributes:
         trees: how many there are.
         rows: training rows; the trees grow with them.
+        leaves: of each tree at most; None lets them grow.
     """
 
     trees: int
     rows: int
+    leaves: int | None = None
 
     @property
     def stem(self) -> Path:
         """The beginning of the names of its files."""
         directory = Path(os.environ.get("SCOREWIRE_CACHE", "~/.cache/scorewire")).expanduser() / "benchmarks"
         directory.mkdir(parents=True, exist_ok=True)
-        return directory / f"noise-{self.trees}x{self.rows}"
+        return directory / f"noise-{self.trees}x{self.rows}{f'-{self.leaves}' if self.leaves else ''}"
 
     def file(self, suffix: str) -> Path:
         """Return a file of the case."""
@@ -42,6 +44,8 @@ class Case:
 FULL = Case(250, 260_000)
 #: A forest that is trained in seconds.
 QUICK = Case(100, 20_000)
+#: A small model, as most that are in use.
+SMALL = Case(100, 20_000, 31)
 
 
 def unseen_rows(count: int) -> Rows:
@@ -60,7 +64,9 @@ def trained(case: Case) -> Any:
     random = np.random.default_rng(0)
     x = random.standard_normal((case.rows, FEATURES)).astype(np.float32)
     y = (x[:, :5].sum(1) + random.standard_normal(case.rows) * 4 > 0).astype(int)
-    model = RandomForestClassifier(case.trees, max_features=2, n_jobs=-1, random_state=0).fit(x, y)
+    model = RandomForestClassifier(
+        case.trees, max_features=2, max_leaf_nodes=case.leaves, n_jobs=-1, random_state=0
+    ).fit(x, y)
     partial = file.with_name(f"partial-{file.name}")
     joblib.dump(model, partial)
     partial.rename(file)

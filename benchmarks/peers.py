@@ -7,7 +7,6 @@ tree of this size; XGBoost, which has no way to read them.
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cases import FEATURES, Case, Rows
+from benchmarks.lightgbm_calls import Score, lightgbm_scores
 from models.bundle import Bundle, open_bundle
 
 #: A file system in memory.
 _MEMORY: Final = Path("/dev/shm")
-Score = Callable[[Rows], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,38 +71,6 @@ def load_lightgbm(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001
     import lightgbm  # noqa: PLC0415
 
     return lightgbm_scores(lightgbm.Booster(model_file=str(case.file(".txt"))))
-
-
-def lightgbm_scores(booster: Any) -> dict[str, Score]:
-    """Return LightGBM's Python interface, and its C function for single rows, with the set-up done once."""
-    import lightgbm  # noqa: PLC0415
-
-    library, handle = lightgbm.basic._LIB, ctypes.c_void_p()  # noqa: SLF001 - Python does not offer it
-    lightgbm.basic._safe_call(  # noqa: SLF001
-        library.LGBM_BoosterPredictForMatSingleRowFastInit(
-            booster._handle,  # noqa: SLF001
-            ctypes.c_int(0),
-            ctypes.c_int(0),
-            ctypes.c_int(-1),
-            ctypes.c_int(0),  # float32
-            ctypes.c_int(booster.num_feature()),
-            ctypes.c_char_p(b"num_threads=1"),
-            ctypes.byref(handle),
-        )
-    )
-    out, length = np.zeros(1), ctypes.c_int64()
-    pointer = out.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-
-    def fast(x: Rows) -> NDArray[Any]:
-        library.LGBM_BoosterPredictForMatSingleRowFast(
-            handle, ctypes.c_void_p(x.ctypes.data), ctypes.byref(length), pointer
-        )
-        return out.copy()
-
-    return {
-        "lightgbm": lambda x: np.asarray(booster.predict(x, num_threads=1)),
-        "lightgbm C fast path": fast,
-    }
 
 
 def load_onnxruntime(case: Case, pages: str) -> dict[str, Score]:  # noqa: ARG001

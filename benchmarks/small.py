@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.cases import FEATURES, unseen_rows
 from benchmarks.engine import time_calls
-from benchmarks.peers import Score, lightgbm_scores
+from benchmarks.lightgbm_calls import Score, lightgbm_scores
 from models.bundle import open_bundle
 from models.forest import Forest
 from models.importers import import_model

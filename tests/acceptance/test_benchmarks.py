@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from benchmarks.service.report import document, plot
+from benchmarks.service.search import Point, highest
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,3 +104,49 @@ def test_features_by_code_are_those_of_the_spec() -> None:
     facts = json.loads(done.stdout)
     assert facts["features"] == 26
     assert all(facts[name]["us_p99"] >= facts[name]["us_p50"] > 0 for name in ("spec", "function", "worker"))
+
+
+@pytest.mark.timeout(240)
+def test_services_under_load_score_alike_and_make_a_table_and_a_picture(tmp_path: Path) -> None:
+    names = ["Scorewire, ZeroMQ", "FastAPI + LightGBM"]
+    command = [sys.executable, "-m", "benchmarks.service", "--json", "--cases", "tiny", "--only", *names]
+    done = subprocess.run(
+        [*command, "--seconds", "0.1", "--long", "0.3", "--results", tmp_path / "results.json"],
+        cwd=ROOT,
+        env={**os.environ, "SCOREWIRE_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    # It has compared the scores of each with the forest's.
+    assert {name: row.get("failed") for name, row in results["tiny"].items()} == dict.fromkeys(names)
+    for row in results["tiny"].values():
+        assert row["light"]["answered"] == 1.0
+        assert 0 < row["light"]["p50_ms"] <= row["light"]["p99_ms"] <= row["light"]["p999_ms"]
+        assert row["light"]["cpu_s"] > 0
+        assert row["mb"] > 20
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- services -->\nold\n<!-- /services -->\nafter\n")
+    document(results, page)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- services -->\n**Tiny model**")
+    assert text.endswith("<!-- /services -->\nafter\n")
+    assert "old" not in text
+    assert all(f"| {name} |" in text.replace("*", "") for name in names)
+    plot(results, tmp_path / "service.svg")
+    assert "FastAPI + LightGBM" in (tmp_path / "service.svg").read_text()
+
+
+def test_the_highest_rate_is_found_by_doubling_and_halving() -> None:
+    def service(limit: float) -> Callable[[float], Point]:
+        return lambda rate: Point(rate, 1.0, 1.0, 5.0 if rate <= limit else 50.0, 60.0, 0.0, 1.0)
+
+    rate, tried = highest(service(1_000))
+    assert 900 < rate <= 1_000
+    assert [point.rate for point in tried[:6]] == [50, 100, 200, 400, 800, 1600]
+    assert highest(service(10))[0] == 0
+    lost = Point(50.0, 0.999, 1.0, 1.0, 1.0, 0.0, 1.0)
+    assert highest(lambda _rate: lost) == (0.0, [lost])

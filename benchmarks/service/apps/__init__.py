@@ -1,0 +1,1 @@
+"""What the peers run, each in the interpreter of its own."""
