@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-_MARK = "SCOREWIRE_BENCHMARK"
+_MARK = "SERVICE_MARK"
 #: Seconds that a service may take to end by itself.
 _END_S = 10.0
 
