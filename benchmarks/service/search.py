@@ -22,6 +22,8 @@ _STEP, _STEPS = 0.88, 8
 #: How often a rate is tried: something else may have had the service's core for a moment; and how often where
 #: the callers say that somebody had theirs.
 _TRIES, _DISTURBED_TRIES = 2, 4
+#: Transactions that a 99th percentile is taken of at least.
+_LEAST = 200
 #: Seconds of each rate before anything counts, at most.
 _SETTLE_S = 0.3
 #: A caller that sends later than this in one of a hundred cases is itself at its end, ms.
@@ -70,6 +72,7 @@ def measure(running: Running, rate: float, seconds: float, seed: int = 0) -> Poi
 
 
 def _measure(running: Running, rate: float, seconds: float, seed: int) -> Point:
+    seconds = max(seconds, _LEAST / rate)
     running.generator.run(rate, min(_SETTLE_S, seconds), seed)
     running.processes.find()
     before = running.processes.cpu_s()
@@ -85,16 +88,16 @@ def _point(rate: float, found: Outcomes, cpu_s: float) -> Point:
 
 
 def highest(ask: Callable[[float], Point]) -> tuple[float, list[Point]]:
-    """Return the highest rate that holds, 0 where not even the first does, and all that was tried."""
-    tried = [ask(FIRST)]
-    if not tried[0].holds:
-        return 0.0, tried
-    low = FIRST
-    while tried[-1].holds:
-        low = tried[-1].rate
-        tried.append(ask(2 * low))
-    high = tried[-1].rate
-    while high / low > _NEAR:
+    """Return the highest rate that holds, 0 where none does, and all that was tried.
+
+    Doubling goes on until two rates in a row do not hold: a single one may have been somebody else's fault.
+    """
+    tried = [ask(FIRST), ask(2 * FIRST)]
+    while any(point.holds for point in tried[-2:]):
+        tried.append(ask(2 * tried[-1].rate))
+    low = max((point.rate for point in tried if point.holds), default=0.0)
+    high = 2 * low
+    while low and high / low > _NEAR:
         tried.append(ask((low * high) ** 0.5))
         low, high = (tried[-1].rate, high) if tried[-1].holds else (low, tried[-1].rate)
     return low, tried

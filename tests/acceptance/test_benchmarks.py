@@ -146,7 +146,10 @@ def test_the_highest_rate_is_found_by_doubling_and_halving() -> None:
 
     rate, tried = highest(service(1_000))
     assert 900 < rate <= 1_000
-    assert [point.rate for point in tried[:6]] == [50, 100, 200, 400, 800, 1600]
+    assert [point.rate for point in tried[:7]] == [50, 100, 200, 400, 800, 1600, 3200]
     assert highest(service(10))[0] == 0
+    # One that is disturbed ends nothing; an answer that is lost counts as none in time.
+    disturbed = Point(200, 1.0, 1.0, 90.0, 90.0, 0.0, 1.0)
+    assert highest(lambda rate: disturbed if rate == 200 else service(1_000)(rate))[0] > 900
     lost = Point(50.0, 0.999, 1.0, 1.0, 1.0, 0.0, 1.0)
-    assert highest(lambda _rate: lost) == (0.0, [lost])
+    assert highest(lambda _rate: lost) == (0.0, [lost, lost])
