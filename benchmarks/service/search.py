@@ -22,8 +22,9 @@ _STEP, _STEPS = 0.88, 8
 #: How often a rate is tried: something else may have had the service's core for a moment; and how often where
 #: the callers say that somebody had theirs.
 _TRIES, _DISTURBED_TRIES = 2, 4
-#: Transactions that a 99th percentile is taken of at least.
-_LEAST = 200
+#: Transactions that a 99th percentile is taken of at least, where that takes no more than so many times what was
+#: asked.
+_LEAST, _LONGEST = 200, 10
 #: Seconds of each rate before anything counts, at most.
 _SETTLE_S = 0.3
 #: A caller that sends later than this in one of a hundred cases is itself at its end, ms.
@@ -72,7 +73,7 @@ def measure(running: Running, rate: float, seconds: float, seed: int = 0) -> Poi
 
 
 def _measure(running: Running, rate: float, seconds: float, seed: int) -> Point:
-    seconds = max(seconds, _LEAST / rate)
+    seconds = max(seconds, min(_LEAST / rate, _LONGEST * seconds))
     running.generator.run(rate, min(_SETTLE_S, seconds), seed)
     running.processes.find()
     before = running.processes.cpu_s()
