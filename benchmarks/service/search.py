@@ -22,8 +22,7 @@ _STEP, _STEPS = 0.88, 8
 #: How often a rate is tried: something else may have had the service's core for a moment; and how often where
 #: the callers say that somebody had theirs.
 _TRIES, _DISTURBED_TRIES = 2, 4
-#: Transactions that a 99th percentile is taken of at least, where that takes no more than so many times what was
-#: asked.
+#: Transactions that a 99th percentile is taken of at least, where that takes at most so many times longer.
 _LEAST, _LONGEST = 200, 10
 #: Seconds of each rate before anything counts, at most.
 _SETTLE_S = 0.3
