@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Kilobytes that are fetched ahead, and so the most that a batch can have.
 _AHEAD_KB = 16_384
+#: Seconds for which a node may read nothing before it says so: what was fetched ahead is lost by it.
+_PAUSE_AFTER_S = 1.0
 
 
 class LiveStream:
@@ -43,6 +46,7 @@ class LiveStream:
     ) -> None:
         self._topic = topic(settings, environment, "live")
         self._paused = False
+        self._wanted_at = 0.0
         self._held: dict[int, int] = {}  # partition to how often it came, so that an old life is told apart
         self.errors = self.moves = 0
         self._consumer = consumer(
@@ -68,11 +72,18 @@ class LiveStream:
         Args:
             count: how many at most.
             timeout_s: how long to wait for them.
-            wanted: whether there is room for records; without, none is fetched.
+            wanted: whether there is room for records; without, none is returned, and after a while none is
+                fetched.
 
         Raises:
             BrokerError: the client cannot go on; a new one may.
         """
+        now = time.monotonic()
+        if wanted:
+            self._wanted_at = now
+        elif now - self._wanted_at < _PAUSE_AFTER_S:
+            time.sleep(timeout_s)
+            return []
         self._pause(not wanted)
         try:
             found = self._consumer.consume(count if wanted else 1, timeout_s)

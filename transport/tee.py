@@ -39,6 +39,7 @@ class TeeSender:
         ring: the records.
         address: where the tee listens.
         node_id: who sends.
+        busy: says whether answers are under way, which a batch had better not hold up.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class TeeSender:
         ring: TeeRing,
         address: str,
         node_id: str,
+        busy: Callable[[], bool],
     ) -> None:
         self.ring = ring
         self._loop = loop
         self._context = context
         self._address = address
         self._node_id = node_id
+        self._busy = busy
         self._flush_at: float | None = None
         self._hello_at = 0.0
         loop.add(self)
@@ -79,7 +82,7 @@ class TeeSender:
     def offer(
         self, at: float, flags: int, policy: bytes, request: bytes, vectors: bytes, answer: bytes
     ) -> None:
-        """Take a record; arguments as in RawRecord. It is sent within FLUSH_S, with those that follow."""
+        """Take a record; arguments as in RawRecord. It is sent within 2 * FLUSH_S, with those that follow."""
         self.ring.offer(at, flags, policy, request, vectors, answer)
         if self._flush_at is None and self._connected:
             self._flush_at = time.monotonic() + FLUSH_S
@@ -88,7 +91,12 @@ class TeeSender:
         """Return when there is something to send, or a connection to try."""
         if not self._connected:
             return self._open_at
-        return self._hello_at if self._flush_at is None else min(self._flush_at, self._hello_at)
+        return self._hello_at if self._flush_at is None else min(self._send_at(), self._hello_at)
+
+    def _send_at(self) -> float:
+        """Return when the batch is sent: when it is due, or with answers under way when they have left."""
+        assert self._flush_at is not None  # noqa: S101 - the callers have looked
+        return self._flush_at + FLUSH_S if self._busy() else self._flush_at
 
     def pump(self) -> None:
         """Take acknowledgements, and send what is due."""
@@ -103,7 +111,7 @@ class TeeSender:
         if now >= self._hello_at:
             self._hello_at = now + HELLO_S
             self._send(tee_wire.pack_hello(self.ring.seq, self._node_id, self.ring.counters()))
-        if self._flush_at is not None and now >= self._flush_at:
+        if self._flush_at is not None and now >= self._send_at():
             self._flush()
 
     def drain(self, seconds: float) -> int:

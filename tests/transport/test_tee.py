@@ -11,7 +11,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport import tee_wire
+from transport import tee, tee_wire
 from transport.client.loop import Loop
 from transport.errors import BindRefusedError, TeeFrameError
 from transport.tee import TeeIntake, TeeSender
@@ -102,6 +102,7 @@ class Ends:
         self.loop = Loop()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.ring = TeeRing(1 << 20)
+        self.busy = False
         self.taken: list[tuple[str, int]] = []
         self.heard: dict[str, dict[str, int]] = {}
         self.intake = self.open_intake()
@@ -117,7 +118,7 @@ class Ends:
         return TeeIntake(self.loop, self.context, self.address, on_records=take, on_hello=hear)
 
     def open_sender(self) -> TeeSender:
-        return TeeSender(self.loop, self.context, self.ring, self.address, "node")
+        return TeeSender(self.loop, self.context, self.ring, self.address, "node", lambda: self.busy)
 
     def run_until(self, condition: Callable[[], object]) -> None:
         give_up_at = time.monotonic() + 20
@@ -147,6 +148,21 @@ def test_records_arrive_and_are_let_go_once_they_are_safe(ends: Ends) -> None:
     ends.intake.acknowledge("node", 3)
     ends.run_until(lambda: len(ends.ring) == 1)
     assert ends.heard["node"]["offered"] == 3
+
+
+def test_a_batch_waits_for_answers_that_are_under_way(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends.run_until(lambda: ends.heard)
+    monkeypatch.setattr(tee, "FLUSH_S", 0.0)
+    ends.sender.offer(1.0, 0, b"", b"", b"", b"")
+    monkeypatch.setattr(tee, "FLUSH_S", 3600.0)
+    ends.busy = True
+    # The hello that comes each second goes all the same: this one was sent after the record was offered.
+    heard = ends.heard["node"]
+    ends.run_until(lambda: ends.heard["node"] is not heard)
+    assert ends.heard["node"]["offered"] == 1
+    assert ends.taken == []
+    ends.busy = False
+    ends.run_until(lambda: ends.taken)
 
 
 def test_a_tee_that_is_new_is_sent_all_that_its_predecessor_did_not_make_safe(ends: Ends) -> None:
