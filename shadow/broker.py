@@ -1,4 +1,4 @@
-"""A broker that speaks Kafka's protocol, from a wheel, for the demo and the tests: all in memory."""
+"""A broker that speaks Kafka's protocol, from a wheel, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import socket
 import subprocess
 import time
 import types
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from actors.config import KafkaSettings
@@ -17,23 +19,37 @@ from shadow.kafka import wait_for_broker
 
 #: Seconds that a start or a stop may take.
 START_S, STOP_S = 30.0, 10.0
+#: The storage that keeps nothing.
+MEMORY = "memory://tansu/"
 _TAIL = 2000
 
 
 class EmbeddedBroker:
-    """A Tansu broker of our own on loopback. It keeps all in memory: a restart begins with nothing.
+    """A Tansu broker of our own on loopback.
 
     Args:
         directory: where its log goes; made if it is missing.
         port: where it listens; 0 picks a free port once, and keeps it over restarts.
         advertised: the port that it tells clients to come to, where something stands between; 0 is its own.
+        storage: where it keeps what it has; in memory, so that a restart begins with nothing.
+        variables: of its environment, which say how to reach that storage.
 
     Attributes:
         bootstrap_servers: how clients reach it.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0, advertised: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        advertised: int = 0,
+        storage: str = MEMORY,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._directory = directory
+        self._storage = storage
+        self._variables = variables
         self._port = port
         self._advertised = advertised
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,29 +97,29 @@ class EmbeddedBroker:
         with (self._directory / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 [
-                    *(self._binary, "broker", "--storage-engine", "memory://tansu/"),
+                    *(self._binary, "broker", "--storage-engine", self._storage),
                     # Its default is to listen everywhere.
                     *("--listener-url", url, "--advertised-listener-url", told),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"RUST_LOG": "warn"},
+                env={**os.environ, "RUST_LOG": "warn", **self._variables},
                 start_new_session=True,  # Ctrl-C is for whoever runs this broker, who stops it in order
             )
         try:
             self._wait_until_it_answers()
         except EmbeddedBrokerError:
-            self.kill()
+            self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop it at once: it keeps nothing that an orderly stop would save. Stopping twice is harmless."""
+        """Stop it at once, as a crash would. What it held in memory is lost. Stopping twice is harmless."""
         self._end(signal.SIGKILL)
 
-    def kill(self) -> None:
-        """Kill it as a crash would. What it held is lost."""
-        self._end(signal.SIGKILL)
+    def shut_down(self) -> None:
+        """Stop it in order: what it has acknowledged is where its storage keeps it."""
+        self._end(signal.SIGTERM)
 
     def __enter__(self) -> Self:
         try:

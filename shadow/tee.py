@@ -38,6 +38,9 @@ MAX_HELD: Final = 50_000
 NICE: Final = 5
 #: Seconds that a stopping tee waits for Kafka before it spools what is on its way.
 STOP_S: Final = 2.0
+#: How long, and how many records that are safe, before their preprocessors are told: each word wakes one.
+ACKNOWLEDGE_S: Final = 0.2
+ACKNOWLEDGE_RECORDS: Final = 500
 #: Seconds without a hello after which a preprocessor is forgotten.
 FORGET_S: Final = 60.0
 _TIDY_S, _LOG_S = 5.0, 60.0
@@ -74,6 +77,8 @@ class TeeActor(MailboxActor):
         self._senders: dict[str, tuple[float, Mapping[str, int]]] = {}
         self._gone: Counter[str] = Counter()
         self._changed: set[str] = set()
+        self._safe = 0
+        self._acknowledged_at = 0.0
         self._holding = False
 
     def on_start(self) -> None:
@@ -104,7 +109,8 @@ class TeeActor(MailboxActor):
 
     def due(self) -> float:
         """Return when to look at the outlet again."""
-        return self._outlet.due()
+        due = self._outlet.due()
+        return min(due, self._acknowledged_at + ACKNOWLEDGE_S) if self._changed else due
 
     def pump(self) -> None:
         """Let the outlet work, and acknowledge what is safe."""
@@ -115,7 +121,7 @@ class TeeActor(MailboxActor):
         """Take no more, and bring what was taken to Kafka or to the disk."""
         self._connector.close()
         self._outlet.close(STOP_S)
-        self._acknowledge()
+        self._acknowledge(at_once=True)
         self._close()
 
     def on_failure(self, *_: object) -> None:
@@ -177,8 +183,19 @@ class TeeActor(MailboxActor):
         node, seq = ticket
         self._waiting[node].pop(seq, None)
         self._changed.add(node)
+        self._safe += 1
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if at_once or self._safe >= ACKNOWLEDGE_RECORDS or now >= self._acknowledged_at + ACKNOWLEDGE_S:
+            self._acknowledged_at, self._safe = now, 0
+            self._tell_what_is_safe()
+        full = self._outlet.held > MAX_HELD
+        if full != self._holding:
+            self._holding = full
+            self._intake.hold(off=full)
+
+    def _tell_what_is_safe(self) -> None:
         for node in self._changed:
             first = next(iter(self._waiting[node]), None)
             safe = self._last[node] if first is None else first - 1
@@ -186,10 +203,6 @@ class TeeActor(MailboxActor):
                 self._told[node] = safe
                 self._intake.acknowledge(node, safe)
         self._changed.clear()
-        full = self._outlet.held > MAX_HELD
-        if full != self._holding:
-            self._holding = full
-            self._intake.hold(off=full)
 
     def _tidy(self) -> None:
         horizon = time.monotonic() - FORGET_S

@@ -163,7 +163,7 @@ def _postgres_away(world: World, rng: random.Random) -> str:
 
 def _kafka_away(world: World, rng: random.Random) -> str:
     away = rng.uniform(*AWAY_S)
-    world.broker.kill()
+    world.broker.stop()
     try:
         time.sleep(away)
     finally:

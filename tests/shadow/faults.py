@@ -25,6 +25,7 @@ from shadow.broker import EmbeddedBroker
 from shadow.kafka import consumer, ensure_topics, producer, topic
 from shadow.record import LiveRecord
 from tests.links import Link
+from tests.shadow.object_store import ObjectStore
 from tests.shadow.world import World, build
 
 RUN = Path(__file__).parents[2] / "run.py"
@@ -63,19 +64,22 @@ class Found:
 
 
 @contextlib.contextmanager
-def broker_behind(directory: Path) -> Iterator[tuple[KafkaSettings, Link | None]]:
-    """A broker, and the link to it that can be cut; none to the one that KAFKA_BOOTSTRAP_SERVERS names."""
+def broker_behind(directory: Path) -> Iterator[tuple[KafkaSettings, EmbeddedBroker | None, Link | None]]:
+    """A broker, and the link to it that can be cut; neither for the one that KAFKA_BOOTSTRAP_SERVERS names."""
     named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if named:
         prefix = f"faults-{os.getpid()}"
         yield (
             KafkaSettings(bootstrap_servers=named, topic_prefix=prefix, partitions=4, replication=1),
             None,
+            None,
         )
         return
-    with Link() as link, EmbeddedBroker(directory / "broker", advertised=link.port) as broker:
-        link.target = broker.port
-        yield broker.settings, link
+    with ObjectStore() as store, Link() as link:
+        kept: dict[str, Any] = {"storage": store.storage, "variables": store.variables}
+        with EmbeddedBroker(directory / "broker", advertised=link.port, **kept) as broker:
+            link.target = broker.port
+            yield broker.settings, broker, link
 
 
 def run(count: int, directory: Path) -> Found:
@@ -83,14 +87,14 @@ def run(count: int, directory: Path) -> Found:
     found = Found(sent=count)
     with (
         EmbeddedPostgres(directory / "postgres") as postgres,
-        broker_behind(directory) as (kafka, link),
+        broker_behind(directory) as (kafka, broker, link),
     ):
         migrate(postgres.dsn)
         world = build(postgres.dsn, kafka, directory, nodes=2, batch=500)
         world.start("one", model="other")
         ensure_topics(kafka, [topic(kafka, "test", what) for what in ("live", "dead", "shadow")])
         with Host(world.settings, world.file) as host:
-            _Course(world, host, postgres, link, found).run()
+            _Course(world, host, postgres, broker, link, found).run()
         found.laid_aside = letters(world, found.poison)
     return found
 
@@ -99,11 +103,18 @@ class _Course:
     """The order of events: how far the stream is says what goes wrong next."""
 
     def __init__(
-        self, world: World, host: Host, postgres: EmbeddedPostgres, link: Link | None, found: Found
+        self,
+        world: World,
+        host: Host,
+        postgres: EmbeddedPostgres,
+        broker: EmbeddedBroker | None,
+        link: Link | None,
+        found: Found,
     ) -> None:
         self._world = world
         self._host = host
         self._postgres = postgres
+        self._broker = broker
         self._link = link
         self._found = found
         self._began = 0.0
@@ -121,7 +132,8 @@ class _Course:
                 (0.25, self._cut_the_link),
                 (0.40, self._let_a_node_join),
                 (0.55, self._crash_postgres),
-                (0.70, self._stop_a_node_for_longer_than_its_session),
+                (0.65, self._restart_the_broker),
+                (0.75, self._stop_a_node_for_longer_than_its_session),
                 (0.85, self._kill_a_node),
             ):
                 due = share * self._found.sent
@@ -195,6 +207,16 @@ class _Course:
         self._link.cut()
         time.sleep(4)
         self._link.mend()
+
+    def _restart_the_broker(self) -> None:
+        # In order: one that is killed has noted the number of a batch before it stored the batch, and tells whoever
+        # sends that again that it has it. Apache Kafka does not.
+        if self._broker is None:
+            return
+        self._note("the broker is stopped, and started again")
+        self._broker.shut_down()
+        time.sleep(2)
+        self._broker.start()
 
     def _let_a_node_join(self) -> None:
         self._note("a third node joins")

@@ -62,7 +62,7 @@ def test_a_broker_is_killed_and_comes_back_where_it_was(tmp_path: Path) -> None:
         _ = broker.bootstrap_servers
     with broker:
         where = broker.bootstrap_servers
-        broker.kill()
+        broker.stop()
         with pytest.raises(BrokerError):
             ensure_topics(broker.settings, ["t"], timeout_s=0.5)
         broker.start()

@@ -127,7 +127,7 @@ def test_a_broker_that_was_killed_and_forgot_its_topics_gets_all_that_it_had_not
     rig: Rig,
 ) -> None:
     rig.run_until(lambda: rig.outlet.state == "direct")
-    rig.broker.kill()
+    rig.broker.stop()
     rig.send(100)
     rig.run_until(rig.all_safe)
     assert len(rig.spool) == 100
