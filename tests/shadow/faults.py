@@ -65,7 +65,7 @@ class Found:
 
 @contextlib.contextmanager
 def broker_behind(directory: Path) -> Iterator[tuple[KafkaSettings, EmbeddedBroker | None, Link | None]]:
-    """A broker, and the link to it that can be cut; neither for the one that KAFKA_BOOTSTRAP_SERVERS names."""
+    """A broker, and the link to it that can be cut; neither for one that KAFKA_BOOTSTRAP_SERVERS names."""
     named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if named:
         prefix = f"faults-{os.getpid()}"
@@ -209,8 +209,8 @@ class _Course:
         self._link.mend()
 
     def _restart_the_broker(self) -> None:
-        # In order: one that is killed has noted the number of a batch before it stored the batch, and tells whoever
-        # sends that again that it has it. Apache Kafka does not.
+        # In order: one that is killed has noted the number of a batch before it stored the batch, and tells
+        # whoever sends that again that it has it. Apache Kafka does not.
         if self._broker is None:
             return
         self._note("the broker is stopped, and started again")
