@@ -1,5 +1,6 @@
 // A small client: several nodes, beats, deadlines, and asking elsewhere when a node refuses, fails or falls silent.
-// It has no hedging, no budgets and no slow start; docs/wire.md says what a client for production does beyond this.
+// It has no hedging, no budgets, no slow start, and does not keep to the newest release that it was told of while nodes
+// change over one after another; docs/wire.md says what a client for production does beyond this.
 
 import { Dealer } from "zeromq";
 import { pack, unpack } from "./wire.mjs";

@@ -28,7 +28,7 @@ export class UnreadableError extends Error {
   }
 }
 
-/** Packs one message. `number` is a request's budget in microseconds; `id` a BigInt of 64 bits. */
+/** Packs one message. `number` is a request's budget in microseconds, a reply's activation; `id` a BigInt of 64 bits. */
 export function pack(kind, number, id, body) {
   const header = Buffer.alloc(HEADER);
   header.write("SW", 0, "latin1");
