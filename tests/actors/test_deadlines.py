@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from actors.preprocessor import RefreshScorers
+from actors.state import Holdings
 from tests.actors.test_serving import LIMIT_S, Context, Small, wait_until
 from tests.actors.test_swaps import bundles, release
 from transport.client import DeadlineExceededError, wire
@@ -65,6 +66,8 @@ def test_a_scorer_is_told_what_is_left_and_the_caller_hears_on_time(
         small.client.score({"id": 1, "a": 1.0})
         small.state.scorers = (deaf.endpoint,)
         small.refs["p"].tell(RefreshScorers())
+        small.scorers[0].holdings = Holdings()  # it serves no more, and is let go
+        wait_until(lambda: small.asked_by("p") == {deaf.endpoint: "ready"})
         began = time.monotonic()
         with pytest.raises(DeadlineExceededError):
             small.client.score({"id": 2, "a": 1.0}, deadline=0.6)
