@@ -332,7 +332,7 @@ def test_without_the_database_haproxies_go_on_and_take_nobody_out_after(
 
 def test_a_configuration_without_haproxy_says_what_to_add(tmp_path: Path) -> None:
     file = tmp_path / "scorewire.toml"
-    file.write_text("dsn = 'x'\n")
+    file.write_text("dsn = 'postgresql://localhost/x'\n")
     assert load_settings(file).haproxy is None
     told = CliRunner().invoke(app, ["haproxy", "render", "-c", str(file)])
     assert told.exit_code == 2
