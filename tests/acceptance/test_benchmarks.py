@@ -111,7 +111,7 @@ def test_services_under_load_score_alike_and_make_a_table_and_a_picture(tmp_path
     names = ["Scorewire, ZeroMQ", "FastAPI + LightGBM"]
     command = [sys.executable, "-m", "benchmarks.service", "--json", "--cases", "tiny", "--only", *names]
     done = subprocess.run(
-        [*command, "--seconds", "0.1", "--long", "0.3", "--results", tmp_path / "results.json"],
+        [*command, "--seconds", "0.02", "--long", "0.1", "--results", tmp_path / "results.json"],
         cwd=ROOT,
         env={**os.environ, "SCOREWIRE_CACHE": str(tmp_path)},
         capture_output=True,
