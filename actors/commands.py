@@ -112,7 +112,9 @@ def _node(roles: Roles) -> Callable[..., None]:
         index: Annotated[int, typer.Option(help="Which of the host's nodes of this role it is.", min=0)] = 0,
         port: Annotated[
             int | None,
-            typer.Option(help="Where a preprocessor listens.", show_default="the configured port + index"),
+            typer.Option(
+                help="Where a preprocessor or a gateway listens.", show_default="the configured port + index"
+            ),
         ] = None,
         config: ConfigOption = None,
         parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,

@@ -116,6 +116,41 @@ class ScorerSettings(Section):
         return None if self.models_mb is None else int(self.models_mb * 1e6)
 
 
+class GatewaySettings(Section):
+    """Gateways of this host: HTTP in front of preprocessors and scorers; see docs/http.md."""
+
+    nodes: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes."""
+    host: str = "127.0.0.1"
+    """The address that they listen at; beyond loopback only with `allow_wide_bind`."""
+    port: Port = 7501
+    """The first node listens here, each further one at the next port; 0 picks free ones."""
+    health_port: Port = 0
+    """The first node answers health checks here, each further one at the next port; 0 picks free ones."""
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")] = "champion"
+    """The champion's name in the Open Inference Protocol; with `-transactions`, that of its transactions."""
+    deadline_ms: Annotated[float, Field(ge=1)] = 1_000
+    """Milliseconds that a request may take where it says nothing."""
+    longest_deadline_ms: Annotated[float, Field(ge=1, le=600_000)] = 25_000
+    """Milliseconds that a request may ask for at most; HAProxy waits 30 s for an answer."""
+    body_mb: Annotated[float, Field(gt=0, le=1024)] = 8
+    """Megabytes that the body of a request may have."""
+    receive_s: Annotated[float, Field(gt=0, le=600)] = 10
+    """Seconds that the head of a request, and then its body, may take to arrive."""
+    rows: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Transactions, or rows of a tensor, that one request may bring."""
+    in_flight: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Requests under way at a time; beyond them the answer is 503."""
+    connections: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """Connections at a time; beyond them the answer is 503."""
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = 75
+    """Seconds after which an idle connection is closed."""
+    leave_s: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Seconds that a leaving gateway still takes requests, until load balancers have seen that it leaves."""
+    drain_s: Annotated[float, Field(ge=0, le=10)] = 5.0
+    """Seconds that a leaving gateway then has for what is under way."""
+
+
 class CodeSettings(Section):
     """Workers of code packages: processes of each node, for each package."""
 
@@ -244,6 +279,7 @@ class Settings(Section):
     up: UpSettings = UpSettings()
     preprocessor: PreprocessorSettings = PreprocessorSettings()
     scorer: ScorerSettings = ScorerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     code: CodeSettings = CodeSettings()
     kafka: KafkaSettings | None = None
     tee: TeeSettings = TeeSettings()

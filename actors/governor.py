@@ -21,8 +21,7 @@ from pykka import ActorRef
 from actors.drift_watch import DriftWatch
 from actors.loader import LoadDone, LoadFailed
 from actors.preparing import Preparing
-from actors.preprocessor import RefreshScorers
-from actors.serving import MailboxActor
+from actors.serving import MailboxActor, RefreshPeers
 from actors.state import Canary, Holdings, NodeState
 from actors.tally import Watch
 from actors.watch import WatchSource
@@ -107,20 +106,24 @@ class GovernorActor(MailboxActor):
             if not self._joined:
                 return
         self._view = view
-        self._take_scorers(view)
+        self._take_peers(view)
         self._ask_for_missing(view)
         self._adopt(view)
         self._acknowledge(view)
         if view.coming is not None:
             self._watch.do(lambda connection: settle(connection, self._state.environment))
 
-    def _take_scorers(self, view: View) -> None:
-        ready = (m for m in view.members if m.role == "scorer" and m.state == "ready")
-        scorers = tuple(sorted(endpoint for member in ready for endpoint in member.endpoints))
-        if self._state.role == "preprocessor" and scorers != self._state.scorers:
-            self._state.scorers = scorers
+    def _take_peers(self, view: View) -> None:
+        """Note where those are that this node asks, and tell its actors if that changed."""
+        state = self._state
+        asked = _ASKED.get(state.role, ())
+        scorers, preprocessors = (
+            _endpoints(view, role) if role in asked else () for role in ("scorer", "preprocessor")
+        )
+        if (scorers, preprocessors) != (state.scorers, state.preprocessors):
+            state.scorers, state.preprocessors = scorers, preprocessors
             for actor in self._peers.serving():
-                actor.tell(RefreshScorers())
+                actor.tell(RefreshPeers())
 
     def _ask_for_missing(self, view: View) -> None:
         self._preparing.ask(_wanted(view), view.earlier, self._state.holdings.releases)
@@ -256,6 +259,16 @@ class GovernorActor(MailboxActor):
             **word,
         )
         self._joined = True
+
+
+#: Role to the roles that it asks.
+_ASKED = {"preprocessor": ("scorer",), "gateway": ("scorer", "preprocessor")}
+
+
+def _endpoints(view: View, role: str) -> tuple[str, ...]:
+    """Return where all actors of a role listen that are ready."""
+    ready = (member for member in view.members if member.role == role and member.state == "ready")
+    return tuple(sorted(endpoint for member in ready for endpoint in member.endpoints))
 
 
 def _wanted(view: View) -> list[Release]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from transport.mailbox import Timer
 
 #: Seconds between two looks for the endpoints of the node, and between two beats to them.
 LOOK_S = 0.1
+#: Seconds after which an actor that gives signs by itself is taken to hang.
+SILENT_S = 1.0
 
 
 class HealthActor(MailboxActor):
@@ -80,6 +83,8 @@ class HealthActor(MailboxActor):
             return "draining"
         if not self._state.is_ready():
             return "starting"
+        if self._state.sign_at is not None:
+            return "ready" if time.monotonic() < self._state.sign_at + SILENT_S else "hung"
         states = self._pool.states().values()
         if "ready" in states:
             return "ready"
@@ -87,7 +92,8 @@ class HealthActor(MailboxActor):
 
     def _look(self) -> None:
         # Actors return to the endpoints that they had, so that this changes while a node starts alone.
-        self._pool.set_members(tuple(self._state.endpoints.values()))
+        if self._state.sign_at is None:
+            self._pool.set_members(tuple(self._state.endpoints.values()))
 
     def _facts(self) -> Mapping[str, Any]:
         state = self._state

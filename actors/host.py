@@ -30,7 +30,7 @@ READY_S = 120.0
 #: Seconds after which the others have heard of a node that became ready, before the next one goes.
 SETTLE_S = 1.0
 #: Roles of which there may be more or fewer while the host runs.
-SCALED = ("scorer", "preprocessor")
+SCALED = ("scorer", "preprocessor", "gateway")
 _MOST = 256
 
 Step = Callable[[str], None]
@@ -209,6 +209,7 @@ class Host:
             "tee": 1 if with_kafka else 0,
             "scorer": settings.scorer.nodes,
             "preprocessor": settings.preprocessor.nodes,
+            "gateway": settings.gateway.nodes,
             "sink": settings.sink.nodes if with_kafka else 0,
             "shadow": settings.shadow.nodes if with_kafka else 0,
             "haproxy": settings.haproxy.instances if settings.haproxy else 0,

@@ -66,7 +66,7 @@ def register_host_commands(app: typer.Typer, settings_of: Callable[[Path | None]
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Make it more or fewer scorers or preprocessors on this host, while they serve.
+        """Make it more or fewer scorers, preprocessors or gateways on this host, while they serve.
 
         Callers and nodes find each other by themselves. It lasts until `up` ends; from then on
         scorewire.toml says how many there are.

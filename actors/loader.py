@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
 from actors.child import Child
 from actors.config import Settings
 from actors.errors import MemoryBudgetError
+from actors.evaluation import NamedModel, outputs_of
 from actors.loading import PipelineLoader
 from actors.state import Loaded
-from governance.artifacts import split_stage
-from governance.database import connect
+from governance.artifacts import find_any, split_stage
+from governance.database import Connection, connect
 from governance.policy import policy_of
 from governance.releases import CHAMPION, Release
 from models.features.drift import DriftCounter
 from models.spec import FeatureSpec
 
 logger = logging.getLogger(__name__)
+
+#: Role to the kinds of stages that its nodes hold, and to those whose code they run: a scorer knows how wide
+#: the features are and does not compute them, a gateway knows what there is to be asked.
+NEEDED: Final[Mapping[str, Container[str]]] = {
+    "scorer": ("features", "model"),
+    "preprocessor": ("features", "decision"),
+    "gateway": ("features",),
+}
+RUN: Final[Mapping[str, Container[str]]] = {
+    "scorer": ("model",),
+    "preprocessor": ("features", "decision"),
+    "gateway": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class LoaderActor(Child):
     Args:
         dsn: where the artifacts come from.
         cache: the directory of this host's artifacts.
-        scores: whether this node scores, and so needs the models and not only the feature specs.
+        role: what this node is: a key of NEEDED, which says what it has to hold.
         settings: how models are mapped, how much memory they may take, which keys are trusted.
         report: takes each LoadDone or LoadFailed.
     """
@@ -72,14 +86,14 @@ class LoaderActor(Child):
         dsn: str,
         cache: Path,
         *,
-        scores: bool,
+        role: str,
         settings: Settings,
         report: Callable[[LoadDone | LoadFailed], None],
     ) -> None:
         super().__init__()
         self._dsn = dsn
-        self._pipelines = PipelineLoader(cache, settings, settings.scorer.actors if scores else 1)
-        self._scores = scores
+        self._pipelines = PipelineLoader(cache, settings, settings.scorer.actors if role == "scorer" else 1)
+        self._role = role
         self._report = report
 
     def on_receive(self, message: Any) -> Any:
@@ -101,22 +115,22 @@ class LoaderActor(Child):
 
     def _load(self, release: Release) -> Loaded:
         stages = dict(release.slots[CHAMPION].stages)
-        only = {stage for stage in stages if _is_needed(stage, scores=self._scores)}
+        only, run = (_of(stages, named[self._role]) for named in (NEEDED, RUN))
         with connect(self._dsn) as connection:
             policy = policy_of(connection, release.environment)
-            # A scorer knows how wide the features are, and does not compute them.
-            run = {stage for stage in only if self._scores == (split_stage(stage)[0] == "model")}
             found = self._pipelines.load(connection, stages, only=only, run=run, latency_us=policy.latency_us)
+            told = self._role == "gateway"
+            models = _with_outputs(connection, stages, found.models) if told else found.models
         number, environment = release.number, release.environment
         logger.info("release %d of %s is prepared", number, environment, extra={"release": number})
         return Loaded(
             found.specs,
-            found.models,
+            models,
             found.rules,
             release=release.number,
             environment=release.environment,
             pipeline=stages,
-            drift={} if self._scores else _drift(found.specs),
+            drift=_drift(found.specs) if self._role == "preprocessor" else {},
         )
 
 
@@ -127,7 +141,15 @@ def _drift(specs: Mapping[str, object]) -> dict[str, DriftCounter]:
     return {stage: counter for stage, counter in counters.items() if counter is not None}
 
 
-def _is_needed(stage: str, *, scores: bool) -> bool:
-    """Say whether a node needs a stage: scorers the models, preprocessors the rules, both the features."""
-    base, _ = split_stage(stage)
-    return base == "features" or scores == (base == "model")
+def _of(stages: Mapping[str, str], kinds: Container[str]) -> set[str]:
+    """Return the stages of some kinds, whatever score they are of."""
+    return {stage for stage in stages if split_stage(stage)[0] in kinds}
+
+
+def _with_outputs(
+    connection: Connection, stages: Mapping[str, str], models: Iterable[NamedModel]
+) -> tuple[NamedModel, ...]:
+    """Have models that are not loaded know their outputs, as they were noted when they were registered."""
+    named = {model.name: f"model:{model.name}" if model.name else "model" for model in models}
+    told = {name: find_any(connection, stages[stage]).provenance["outputs"] for name, stage in named.items()}
+    return tuple(replace(model, outputs=outputs_of(model.name, told[model.name])) for model in models)

@@ -13,7 +13,14 @@ import zmq
 
 from actors.blackbox import open_box
 from actors.code.limits import CodeCrew
-from actors.config import Settings, node_name, tee_address
+from actors.config import (
+    GatewaySettings,
+    PreprocessorSettings,
+    ScorerSettings,
+    Settings,
+    node_name,
+    tee_address,
+)
 from actors.governor import GovernorActor, Peers
 from actors.health import HealthActor
 from actors.loader import LoadDone, LoaderActor, LoadFailed
@@ -42,15 +49,16 @@ class Node:
 
     Args:
         settings: the host's configuration.
-        role: `preprocessor` or `scorer`.
+        role: `preprocessor`, `scorer` or `gateway`.
         index: which of the host's nodes of this role it is.
-        port: where a preprocessor listens; None takes the configured port and adds the index.
+        port: where a preprocessor or a gateway listens; None takes the configured port and adds the index.
     """
 
     def __init__(self, settings: Settings, role: str, index: int, port: int | None = None) -> None:
         self._settings = settings
         self._index = index
-        first = settings.preprocessor.port
+        self._section: PreprocessorSettings | ScorerSettings | GatewaySettings = getattr(settings, role)
+        first = 0 if isinstance(self._section, ScorerSettings) else self._section.port
         self._port = port or (first + index if first else 0)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
@@ -94,7 +102,10 @@ class Node:
 
     def _children(self) -> list[ChildSpec]:
         """Name the children; in reverse, a node leaves the membership before it stops to serve."""
-        serving = [self._spec(name, start) for name, start in self._serving().items()]
+        gateway = self._settings.gateway
+        stop_s = gateway.leave_s + gateway.drain_s + 1.0
+        shutdown_s = stop_s if self._state.role == "gateway" else ChildSpec.shutdown_s
+        serving = [self._spec(name, start, shutdown_s) for name, start in self._serving().items()]
         return [
             # The last to go: it says that the node leaves for as long as that takes.
             self._spec("health", self._start_health),
@@ -103,14 +114,16 @@ class Node:
             self._spec("governor", self._start_governor),
         ]
 
-    def _spec(self, name: str, start: Callable[[], pykka.ActorRef[Any]]) -> ChildSpec:
+    def _spec(
+        self, name: str, start: Callable[[], pykka.ActorRef[Any]], shutdown_s: float = ChildSpec.shutdown_s
+    ) -> ChildSpec:
         def start_and_note() -> pykka.ActorRef[Any]:
             ref = start()
             self._state.starts[name] += 1
             self._alive[name] = ref
             return ref
 
-        return ChildSpec(id=name, start=start_and_note)
+        return ChildSpec(id=name, start=start_and_note, shutdown_s=shutdown_s)
 
     def _serving(self) -> dict[str, Callable[[], pykka.ActorRef[Any]]]:
         settings = self._settings
@@ -118,6 +131,8 @@ class Node:
             address = f"tcp://{settings.scorer.host}:*"
             names = [f"scorer-{number}" for number in range(settings.scorer.actors)]
             return {name: self._starter(ScorerActor, name, address) for name in names}
+        if self._state.role == "gateway":
+            return {"gateway": self._start_gateway}
         address = f"tcp://{settings.preprocessor.host}:{self._port or '*'}"
         return {"preprocessor": self._starter(PreprocessorActor, "preprocessor", address)}
 
@@ -130,8 +145,14 @@ class Node:
         wide = self._settings.allow_wide_bind
         return lambda: actor.start(name, self._state, self._context, address, wide=wide)
 
+    def _start_gateway(self) -> pykka.ActorRef[Any]:
+        from actors.gateway.actor import GatewayActor  # noqa: PLC0415 - no other role speaks HTTP
+
+        named, wide = self._settings.gateway, self._settings.allow_wide_bind
+        return GatewayActor.start(self._state, self._context, named, self._port, wide=wide)
+
     def _start_health(self) -> pykka.ActorRef[Any]:
-        named = self._settings.scorer if self._state.role == "scorer" else self._settings.preprocessor
+        named = self._section
         port = named.health_port + self._index if named.health_port else 0
         wide = self._settings.allow_wide_bind
         return HealthActor.start(self._state, self._context, named.host, port, wide=wide)
@@ -140,7 +161,7 @@ class Node:
         return LoaderActor.start(
             self._settings.dsn,
             self._settings.cache.expanduser(),
-            scores=self._state.role == "scorer",
+            role=self._state.role,
             settings=self._settings,
             report=self._report,
         )

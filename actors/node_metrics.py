@@ -1,4 +1,4 @@
-"""What the figures of preprocessors and scorers are called, and how they are gathered for `/metrics`.
+"""What the figures of nodes that serve are called, and how they are gathered for `/metrics`.
 
 Nothing is gathered before: the hot path counts as it always did, and adds to a few histograms.
 """
@@ -70,6 +70,14 @@ SCORERS: Final[Mapping[str, Metric]] = {
     "in_flight": gauge("scorers_in_flight_requests", "Requests that are with scorers."),
     "newest": gauge("scorers_activation", "The largest activation that a scorer has told of."),
 }
+#: The same of a gateway's pool of preprocessors.
+PREPROCESSORS: Final[Mapping[str, Metric]] = {
+    name: Metric(
+        one.name.replace("scorers", "preprocessors"), one.kind, one.help.replace("scorer", "preprocessor")
+    )
+    for name, one in SCORERS.items()
+}
+HTTP: Final = counter("http_answers", "Answers over HTTP, by status.")
 #: The same of what it keeps for its tee.
 TEE: Final[Mapping[str, Metric]] = {
     "offered": counter("tee_ring_offered", "Answers that were given to the tee's ring."),
@@ -98,7 +106,7 @@ CODE: Final[Mapping[str, Metric]] = {
 
 
 def node_page(state: NodeState, health: str) -> tuple[str, bytes]:
-    """Gather the figures of a preprocessor or scorer. Safe from any thread."""
+    """Gather the figures of a preprocessor, scorer or gateway. Safe from any thread."""
     page = page_of(labels_of(state.environment, state.role, state.node_id), state.node_id, health)
     _add_releases(page, state)
     for actor, starts in list(state.starts.items()):
@@ -140,10 +148,13 @@ def _add_arm(page: Page, tally: Tally, arm: str) -> None:
 def _add_actor(page: Page, actor: str, counts: Mapping[str, int]) -> None:
     page.add_all(ACTOR, counts, actor=actor)
     page.add_all(SCORERS, counts, "scorers.", actor=actor)
+    page.add_all(PREPROCESSORS, counts, "preprocessors.", actor=actor)
     page.add_all(TEE, counts, "tee.", actor=actor)
     for name, count in counts.items():
         kind, _, what = name.partition(".")
         if kind == "errors":
             page.add(ERRORS, count, actor=actor, code=what)
+        elif kind == "status":
+            page.add(HTTP, count, actor=actor, status=what)
         elif kind == "members":
             page.add(MEMBERS, count, actor=actor, state=what)

@@ -14,7 +14,7 @@ from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
 from actors.evaluation import DECISION, FEATURES, Vectors
-from actors.serving import ServingActor
+from actors.serving import RefreshPeers, ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
 from actors.traces import TRACEPARENT, CallTrace
@@ -45,10 +45,6 @@ MAX_IN_FLIGHT = 2_000
 HAND_OVER_S = 2.0
 #: Seconds after which there may be fewer.
 FULL_RETRY_S = 0.01
-
-
-class RefreshScorers:
-    """The message that tells a preprocessor to read the scorers' endpoints again."""
 
 
 class PreprocessorActor(ServingActor):
@@ -124,7 +120,7 @@ class PreprocessorActor(ServingActor):
 
     def on_receive(self, message: Any) -> Any:
         """Take a change of the scorers; leave all else to the base."""
-        if isinstance(message, RefreshScorers):
+        if isinstance(message, RefreshPeers):
             # After an outage of the database all beats there are old, and nobody is on its list.
             self.pool.set_members(self.state.scorers, keep=True)
             return None

@@ -41,4 +41,4 @@ def _runner(role: str) -> Runner:
 
 
 #: The roles of this room.
-LIVE_ROLES: Final[Roles] = {role: configured(_runner(role)) for role in ("preprocessor", "scorer")}
+LIVE_ROLES: Final[Roles] = {role: configured(_runner(role)) for role in ("preprocessor", "scorer", "gateway")}

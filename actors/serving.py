@@ -28,6 +28,10 @@ FINISH_S = 2.0
 REBIND_S = 2.0
 
 
+class RefreshPeers:
+    """The message that tells an actor to read the endpoints of those that it asks again."""
+
+
 class MailboxActor(Child):
     """An actor whose inbox is fed by sockets and timers as well as by other actors."""
 

@@ -91,9 +91,10 @@ class NodeState:
     Attributes:
         node_id: unique name of this node, for one life of its process.
         environment: the environment that it serves.
-        role: `preprocessor` or `scorer`.
+        role: `preprocessor`, `scorer` or `gateway`.
         holdings: the releases that it holds.
-        scorers: endpoints of all scorer actors that are ready.
+        scorers: endpoints of all scorer actors that are ready, for whoever asks them.
+        preprocessors: endpoints of all preprocessors that are ready, for gateways.
         endpoints: id of each serving actor of this node to the endpoint where it listens.
         looked_at: when the governance actor last saw what Postgres says (time.monotonic seconds).
         stale_after_s: seconds after that from which on answers say so.
@@ -103,6 +104,8 @@ class NodeState:
         tee_address: where that tee listens.
         health: where its health is asked, as host:port; "" until somebody answers there.
         leaving: it takes its leave: whoever asks is told so, and callers move on.
+        sign_at: when a serving actor that no beat over ZeroMQ reaches last gave a sign (time.monotonic
+            seconds); None where beats tell.
         box: takes notes of what the actors do, for whoever asks later why this node ended.
         counters: id of each serving actor to what tells its counts.
         timings: id of each serving actor to its histograms, which outlive it.
@@ -115,6 +118,7 @@ class NodeState:
     role: str
     holdings: Holdings = field(default_factory=Holdings)
     scorers: tuple[str, ...] = ()
+    preprocessors: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
     looked_at: float = math.inf
     stale_after_s: float = math.inf
@@ -124,6 +128,7 @@ class NodeState:
     tee_address: str = ""
     health: str = ""
     leaving: bool = False
+    sign_at: float | None = None
     box: BlackBox | None = None
     counters: dict[str, Callable[[], Mapping[str, int]]] = field(default_factory=dict)
     timings: dict[str, Timings] = field(default_factory=dict)

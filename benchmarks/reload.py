@@ -27,8 +27,9 @@ from pykka import ActorRef
 from sklearn.ensemble import RandomForestClassifier
 
 from actors.evaluation import NamedModel
-from actors.preprocessor import PreprocessorActor, RefreshScorers
+from actors.preprocessor import PreprocessorActor
 from actors.scorer import ScorerActor
+from actors.serving import RefreshPeers
 from actors.state import Holdings, Loaded, NodeState
 from examples.card_payments import PAYMENT_SPEC, simulate
 from models.bundle import open_bundle
@@ -102,7 +103,7 @@ def run(swaps: int, trees: int) -> dict[str, Any]:
         while not (scorer.endpoints and front.endpoints):
             time.sleep(0.01)
         front.scorers = tuple(scorer.endpoints.values())
-        refs[1].tell(RefreshScorers())
+        refs[1].tell(RefreshPeers())
         with Client(list(front.endpoints.values())) as client:
             caller = _Caller(client)
             caller.start()

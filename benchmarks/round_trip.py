@@ -75,8 +75,15 @@ async def measure(addresses: list[str], seconds: float) -> dict[int, dict[str, f
     return {callers: figures(times, seconds) for callers, times in taken.items()}
 
 
-def serve(stack: ExitStack, preprocessors: int, scorers: int) -> tuple[Settings, list[str]]:
-    """Start PostgreSQL and the nodes, promote a forest; return where the preprocessors are."""
+def serve(stack: ExitStack, preprocessors: int, scorers: int, more: str = "") -> tuple[Settings, list[str]]:
+    """Start PostgreSQL and the nodes, promote a forest; return where the preprocessors are.
+
+    Args:
+        stack: what ends it all.
+        preprocessors: how many.
+        scorers: how many, of one actor each.
+        more: further tables of the configuration.
+    """
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-bench-")))
     postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
     migrate(postgres.dsn)
@@ -84,7 +91,7 @@ def serve(stack: ExitStack, preprocessors: int, scorers: int) -> tuple[Settings,
     file.write_text(
         f'environment = "bench"\ndsn = "{postgres.dsn}"\n'
         f'cache = "{directory}/cache"\nlogs = "{directory}/logs"\n'
-        f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n[scorer]\nactors = 1\nnodes = {scorers}\n",
+        f"[preprocessor]\nport = 0\nnodes = {preprocessors}\n[scorer]\nactors = 1\nnodes = {scorers}\n{more}",
         encoding="utf-8",
     )
     settings = load_settings(file)

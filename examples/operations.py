@@ -28,7 +28,7 @@ def register_file(settings: Settings, path: Path, kind: Kind, name: str) -> str:
 
 def wait_for_nodes(settings: Settings) -> list[str]:
     """Wait until every node has joined; return the preprocessors' addresses."""
-    expected = settings.preprocessor.nodes + settings.scorer.nodes
+    expected = settings.preprocessor.nodes + settings.scorer.nodes + settings.gateway.nodes
     give_up_at = time.monotonic() + START_S
     with connect(settings.dsn) as connection:
         while len(found := members(connection, settings.environment)) < expected:

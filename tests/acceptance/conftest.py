@@ -66,7 +66,7 @@ class System:
             return tuple(members(connection, self.settings.environment))
 
     def wait_for_nodes(self) -> list[Member]:
-        expected = self.settings.preprocessor.nodes + self.settings.scorer.nodes
+        expected = self.settings.preprocessor.nodes + self.settings.scorer.nodes + self.settings.gateway.nodes
         nodes: list[Member] = wait_until(
             lambda: found if len(found := self.members()) == expected else None,
             f"{expected} nodes in the membership",

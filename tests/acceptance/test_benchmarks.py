@@ -153,3 +153,30 @@ def test_the_highest_rate_is_found_by_doubling_and_halving() -> None:
     assert highest(lambda rate: disturbed if rate == 200 else service(1_000)(rate))[0] > 900
     lost = Point(50.0, 0.999, 1.0, 1.0, 1.0, 0.0, 1.0)
     assert highest(lambda _rate: lost) == (0.0, [lost, lost])
+
+
+def test_a_gateway_answers_every_kind_of_request_of_its_benchmark() -> None:
+    command = [sys.executable, "-m", "benchmarks.gateway", "--json", "--seconds", "0.1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr  # any answer but 200 ends it
+    facts = json.loads(done.stdout)
+    assert {"score", "infer, JSON", "infer, binary"} <= set(facts)
+    assert facts["score"]["64"]["p99_ms"] >= facts["score"]["64"]["p50_ms"] > 0
+
+
+def test_the_http_servers_are_compared() -> None:
+    names = ["httptools alone", "uvicorn, ASGI"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.http_servers",
+        "--json",
+        "--seconds",
+        "0.2",
+        "--only",
+        *names,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (set(facts["servers"]), facts["failed"]) == (set(names), {})

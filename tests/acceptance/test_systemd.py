@@ -25,7 +25,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         name = unit.name.replace("@.", "@0.")
         (tmp_path / name).write_text(text)
         names.append(str(tmp_path / name))
-    assert len(names) == 3
+    assert len(names) == 4
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *names],
         capture_output=True,

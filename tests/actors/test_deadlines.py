@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from actors.preprocessor import RefreshScorers
+from actors.serving import RefreshPeers
 from actors.state import Holdings
 from tests.actors.test_serving import LIMIT_S, Context, Small, wait_until
 from tests.actors.test_swaps import bundles, release
@@ -65,7 +65,7 @@ def test_a_scorer_is_told_what_is_left_and_the_caller_hears_on_time(
     try:
         small.client.score({"id": 1, "a": 1.0})
         small.state.scorers = (deaf.endpoint,)
-        small.refs["p"].tell(RefreshScorers())
+        small.refs["p"].tell(RefreshPeers())
         small.scorers[0].holdings = Holdings()  # it serves no more, and is let go
         wait_until(lambda: small.asked_by("p") == {deaf.endpoint: "ready"})
         began = time.monotonic()

@@ -62,7 +62,7 @@ def load(dsn: str, connection: Connection, tmp_path: Path) -> Iterator[Loaded]:
         actor = LoaderActor.start(
             dsn,
             tmp_path / "cache",
-            scores=True,
+            role="scorer",
             settings=load_settings(file),
             report=reports.put,
         )

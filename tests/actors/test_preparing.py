@@ -75,7 +75,7 @@ def node(dsn: str, models: float, tmp_path: Path, loader: list[pykka.ActorRef[Lo
         peers = Peers(serving=list, loader=lambda: loader[0])
         governor = GovernorActor.start(dsn, state, peers, keep=settings.keep_releases)
         cache = tmp_path / "cache"
-        loader.append(LoaderActor.start(dsn, cache, scores=True, settings=settings, report=governor.tell))
+        loader.append(LoaderActor.start(dsn, cache, role="scorer", settings=settings, report=governor.tell))
         return state
 
     return start

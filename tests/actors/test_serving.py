@@ -18,8 +18,9 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from actors.child import life_of
 from actors.evaluation import NamedModel
-from actors.preprocessor import PreprocessorActor, RefreshScorers
+from actors.preprocessor import PreprocessorActor
 from actors.scorer import ScorerActor
+from actors.serving import RefreshPeers
 from actors.state import Canary, Holdings, Loaded, NodeState
 from actors.supervisor import ChildSpec, Supervisor
 from actors.tally import Watch
@@ -131,7 +132,7 @@ class Small:
         endpoints = tuple(e for state in self.scorers for e in state.endpoints.values())
         for one in self.preprocessors:
             one.scorers = endpoints
-            self.refs[one.node_id].tell(RefreshScorers())
+            self.refs[one.node_id].tell(RefreshPeers())
         addresses = [one.endpoints[one.node_id] for one in self.preprocessors]
         self.client = Client(addresses, deadline=LIMIT_S)
 
@@ -346,7 +347,7 @@ def test_scorers_that_the_membership_has_lost_are_asked_for_as_long_as_they_answ
     before = running.client.score({"id": 7, "a": 0.5})
     # As after an outage of the database, in which all beats grew old
     running.state.scorers = ()
-    running.refs["p"].tell(RefreshScorers())
+    running.refs["p"].tell(RefreshPeers())
     assert running.client.score({"id": 7, "a": 0.5}).scores == before.scores
     # One that leaves, and one that ends, is asked nothing more
     running.refs["s0"].stop()

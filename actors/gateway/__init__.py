@@ -1,0 +1,1 @@
+"""The HTTP door: JSON transactions, and the Open Inference Protocol."""
