@@ -21,7 +21,7 @@ QUERIES = [
 #: The labels that figures have.
 LABELS = {
     *("environment", "role", "node", "life", "actor", "code", "stage", "state", "le", "process", "package"),
-    *("shadow", "partition", "arm", "release"),
+    *("shadow", "partition", "arm", "release", "status"),
 }
 
 

@@ -168,9 +168,14 @@ def _ports(settings: Settings) -> Iterator[tuple[str, str, int]]:
             settings.preprocessor.port,
             settings.preprocessor.nodes,
         ),
+        ("gateway.port", settings.gateway.host, settings.gateway.port, settings.gateway.nodes),
         *(
             (f"{role}.health_port", one.host, one.health_port, one.nodes)
-            for role, one in (("preprocessor", settings.preprocessor), ("scorer", settings.scorer))
+            for role, one in (
+                ("preprocessor", settings.preprocessor),
+                ("scorer", settings.scorer),
+                ("gateway", settings.gateway),
+            )
         ),
     ]
     if settings.kafka is not None:

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 import actors.node_metrics
 from benchmarks.pictures.prometheus import Prometheus, queries
 from tests.acceptance.conftest import wait_until
-from tests.acceptance.whole import Whole, start_whole, value
+from tests.acceptance.whole import Whole, get, start_whole, value
 from tests.metrics import CATALOGUE
 from tests.prometheus import MISSING, PROMETHEUS, alerts
 from transport.client import Answer, Client, TransactionRefusedError
@@ -70,9 +70,11 @@ def whole() -> Iterator[Whole]:
 def test_every_process_shows_its_figures_and_all_that_are_named_are_shown(whole: Whole) -> None:
     figures = whole.figures()
     assert set(figures) == {
-        *("up-0", "tee-0", "sink-0", "shadow-0", "haproxy-0", "scorer-0", "preprocessor-0"),
+        *("up-0", "tee-0", "sink-0", "shadow-0", "haproxy-0", "scorer-0", "preprocessor-0", "gateway-0"),
     }
     whole.client.score(whole.payments[0])
+    (gateway,) = [node for node in whole.system.members() if node.role == "gateway"]
+    get(f"{gateway.endpoints[0]}/v2/health/live")
     with pytest.raises(TransactionRefusedError):
         whole.client.score({"id": "1", "amount": "much"})
     wait_until(
@@ -140,7 +142,7 @@ def test_a_process_that_died_is_told_by_up_and_its_successor_is_found(whole: Who
         return (
             value(families, "scorewire_process_restarts_total", process="sink-0") == 1
             and value(families, "scorewire_process_last_exit", process="sink-0") == -signal.SIGKILL
-            and value(families, "scorewire_process_up") == 6
+            and value(families, "scorewire_process_up") == 7
         )
 
     wait_until(restarted, "it is restarted")
@@ -161,7 +163,16 @@ def test_top_shows_all_processes_the_release_and_what_is_done(whole: Whole, tmp_
         assert drawn.returncode == 0, drawn.stderr
     view = json.loads(done.stdout)
     rows = {row["node"].partition("@")[0]: row for row in view["rows"]}
-    assert list(rows) == ["preprocessor-0", "scorer-0", "tee-0", "sink-0", "shadow-0", "haproxy-0", "up-0"]
+    assert list(rows) == [
+        "gateway-0",
+        "preprocessor-0",
+        "scorer-0",
+        "tee-0",
+        "sink-0",
+        "shadow-0",
+        "haproxy-0",
+        "up-0",
+    ]
     assert all(row["state"] == "ready" for row in rows.values())
     assert (view["held"]["release"], rows["scorer-0"]["release"]) == (1, 1)
     assert view["rate"] > 10
@@ -183,7 +194,7 @@ def test_top_goes_on_without_the_database_and_says_so(whole: Whole) -> None:
     assert done.returncode == 0, done.stderr
     view = json.loads(done.stdout)
     assert "127.0.0.1" in view["held"]["trouble"]
-    assert len(view["rows"]) == 7
+    assert len(view["rows"]) == 8
 
 
 def test_the_doctor_finds_a_running_host_well_and_says_so_to_people_too(whole: Whole) -> None:
@@ -195,12 +206,12 @@ def test_the_doctor_finds_a_running_host_well_and_says_so_to_people_too(whole: W
     told = " ".join(one["found"] for one in found["findings"])
     assert "in use by `run.py up`" in told
     assert "holds 1 of 1 servers for ready" in told
-    assert "7 of 7 processes" in told or "6 of 6 processes" in told
+    assert "7 of 7 processes" in told
     assert "→" in run(whole, "doctor").stdout
 
 
 def test_every_line_of_the_logs_is_json_and_names_its_release(whole: Whole) -> None:
-    for node in ("preprocessor-0", "scorer-0", "tee-0", "sink-0", "shadow-0", "haproxy-0"):
+    for node in ("preprocessor-0", "scorer-0", "tee-0", "sink-0", "shadow-0", "haproxy-0", "gateway-0"):
         lines = [
             json.loads(line) for line in (whole.system.settings.logs / f"{node}.log").read_text().splitlines()
         ]
@@ -220,7 +231,7 @@ def test_a_real_prometheus_finds_all_processes_and_answers_every_panel_and_rule(
     whole: Whole, tmp_path: Path
 ) -> None:
     with answered(whole), Prometheus(tmp_path, whole.up()) as prometheus:
-        wait_until(lambda: sum(value for _, value in prometheus.now("up")) == 7, "all are scraped")
+        wait_until(lambda: sum(value for _, value in prometheus.now("up")) == 8, "all are scraped")
         total = 'sum(rate(scorewire_answers_total{role="preprocessor"}[10s]))'
         wait_until(lambda: any(value > 10 for _, value in prometheus.now(total)), "answers are counted")
         asked = list(queries("test", "10s"))
@@ -253,7 +264,7 @@ def test_the_commands_of_the_page_run(whole: Whole) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (whole.system.directory / "top.svg").exists()
-    assert "7 of 7" in done.stdout or "6 of 6" in done.stdout
+    assert "7 of 7" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def start_whole() -> Iterator[Whole]:
         first = free_ports_in_a_row(3)
         sections = (
             f"[kafka]\nbootstrap_servers = '{broker.bootstrap_servers}'\npartitions = 2\nreplication = 1\n"
-            "[shadow]\nnodes = 1\n[log]\nformat = 'json'\n"
+            "[shadow]\nnodes = 1\n[gateway]\nnodes = 1\nport = 0\n[log]\nformat = 'json'\n"
             f"[traces]\nendpoint = '{collector.endpoint}'\n"
             f"[haproxy]\nport = {first}\nhttp_port = {first + 1}\nstats_port = {first + 2}\n"
             f"directory = {json.dumps(name + '/haproxy')}\ncheck_ms = 100\n"
@@ -113,7 +113,7 @@ def start_whole() -> Iterator[Whole]:
                 shadows.start(connection, "test", "next", {"model": "other"}, by="test")
             with Client(f"tcp://127.0.0.1:{first}", connections=1, deadline=10.0) as client:
                 whole = Whole(system, broker, payments, client, collector)
-                wait_until(lambda: len(whole.targets()) == 7, "all processes show themselves")
+                wait_until(lambda: len(whole.targets()) == 8, "all processes show themselves")
                 yield whole
         finally:
             system.host.stop()
