@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -327,6 +328,26 @@ def test_a_trace_goes_from_the_caller_through_preprocessor_and_scorer(
     for one in spans.values():
         assert first["began"] <= one["began"] <= one["ended"], one["name"]
         assert one["ended"] <= first["ended"] + 5_000_000 or one["service"] == "scorewire-scorer"
+
+
+def test_a_trace_of_a_caller_over_http_goes_on_in_the_nodes(whole: Whole) -> None:
+    (gateway,) = [node for node in whole.system.members() if node.role == "gateway"]
+    body = json.dumps({"transaction": {**whole.payments[0], "id": "over-http"}}).encode()
+    for trace_id, flag in ((0xA1, "01"), (0xA0, "00")):
+        headers = {
+            "Content-Type": "application/json",
+            "traceparent": f"00-{trace_id:032x}-{1:016x}-{flag}",
+        }
+        request = urllib.request.Request(f"{gateway.endpoints[0]}/v1/score", body, headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["id"] == "over-http"
+    spans = wait_until(
+        lambda: found if len(found := whole.collector.of(f"{0xA1:032x}")) == 7 else None, "all spans"
+    )
+    assert spans["scorewire.gateway"]["parent"] == f"{1:016x}"
+    assert spans["scorewire.preprocessor"]["parent"] == spans["scorewire.gateway"]["id"]
+    assert spans["scorewire.preprocessor"]["facts"]["scorewire.transaction"] == "over-http"
+    assert whole.collector.of(f"{0xA0:032x}") == {}
 
 
 def test_what_is_not_sampled_is_sent_without_a_trace_and_makes_none(
