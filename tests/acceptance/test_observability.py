@@ -131,7 +131,8 @@ def test_figures_agree_with_what_was_done(whole: Whole) -> None:
         lambda: value(whole.figures()["shadow-0"], "scorewire_candidate_evaluated_total") == taken,
         "the shadow evaluates all",
     )
-    assert value(after["haproxy-0"], "scorewire_haproxy_serving") == 1
+    # A preprocessor and a gateway.
+    assert value(after["haproxy-0"], "scorewire_haproxy_serving") == 2
 
 
 def test_a_process_that_died_is_told_by_up_and_its_successor_is_found(whole: Whole) -> None:
