@@ -143,7 +143,7 @@ class Host:
         """
         for role, count in counts.items():
             if role not in SCALED:
-                raise ControlError(f"{role!r} cannot be scaled here: {' and '.join(SCALED)} can")
+                raise ControlError(f"{role!r} cannot be scaled here: {', '.join(SCALED)} can")
             if not isinstance(count, int) or not 0 <= count <= _MOST:
                 raise ControlError(f"{role}: a number of nodes is 0 to {_MOST}, got {count!r}")
         for role, count in counts.items():

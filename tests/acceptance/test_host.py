@@ -88,14 +88,14 @@ def test_nodes_are_added_and_taken_away_and_nobody_is_told(
         wait_until(lambda: "scorer-2" in scorers_of(results), "the third scorer answers")
         done = run(served, "scale", "scorer=1", "preprocessor=2", "--json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"scorer": 1, "preprocessor": 2}
+        assert json.loads(done.stdout) == {"scorer": 1, "preprocessor": 2, "gateway": 0}
         marked = len(results)
         more(results, wait_until)
         assert scorers_of(results[marked + 100 :]) == {"scorer-0"}
         assert run(served, "scale", "scorer=2").returncode == 0
     done = run(served, "scale", "tee=2")
     assert done.returncode == 1
-    assert "scorer and preprocessor can" in done.stderr
+    assert "scorer, preprocessor, gateway can" in done.stderr
 
 
 def test_a_hung_scorer_is_replaced_and_no_request_notices(
