@@ -207,7 +207,7 @@ def test_the_doctor_finds_a_running_host_well_and_says_so_to_people_too(whole: W
     assert {"ports", "database", "clock", "schema", "rights", "notifications", "broker", "haproxy"} <= checks
     told = " ".join(one["found"] for one in found["findings"])
     assert "in use by `run.py up`" in told
-    assert "holds 1 of 1 servers for ready" in told
+    assert "holds 2 of 2 servers for ready" in told
     assert "7 of 7 processes" in told
     assert "→" in run(whole, "doctor").stdout
 
