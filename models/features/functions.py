@@ -7,14 +7,25 @@ choice: numpy's vector versions of logarithms and sines differ in the last bit f
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from models.features.kind import NAN, Column, Kind, OddError, Writer, refuse
+from models.features.kind import (
+    IN_FLOAT32,
+    LARGEST_FLOAT32,
+    NAN,
+    Column,
+    Kind,
+    OddError,
+    Writer,
+    refuse,
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +200,43 @@ _ASKED: Mapping[str, dict[str, Any]] = {
     **{kind: {"exclusiveMinimum": 0} for kind in ("log", "log2", "log10")},
     "sqrt": {"minimum": 0},
     **{kind: {"exclusiveMaximum": 709} for kind in ("exp", "expm1")},
+}
+
+
+def _largest(call: Callable[[float], float]) -> float:
+    """Return the largest number of which a growing function is a finite float32; bisects the floats."""
+    low, high = 0, _bits(1.7976931348623157e308)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if call(_float(middle)) <= LARGEST_FLOAT32:
+            low = middle
+        else:
+            high = middle - 1
+    return _float(low)
+
+
+def _bits(x: float) -> int:
+    bits: int = struct.unpack("<q", struct.pack("<d", x))[0]
+    return bits
+
+
+def _float(bits: int) -> float:
+    x: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    return x
+
+
+#: What a number may be of which a feature is computed by one function: a vector has float32.
+IN_VECTOR: Mapping[str, dict[str, Any]] = {
+    **dict.fromkeys(("numeric", "abs", "negative", "round", "floor", "ceil"), IN_FLOAT32),
+    "sqrt": {"maximum": _largest(math.sqrt)},
+    **{
+        kind: {"maximum": _largest(partial(_power, call))}
+        for kind, call in (("exp", math.exp), ("expm1", math.expm1))
+    },
+    **{
+        kind: {"minimum": -_largest(call), "maximum": _largest(call)}
+        for kind, call in (("cbrt", math.cbrt), ("square", _square))
+    },
 }
 
 

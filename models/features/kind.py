@@ -158,8 +158,8 @@ def one_of(keys: Sequence[Any], *, unknown: bool, missing: bool) -> list[dict[st
 
 
 #: The largest float64 that is still a finite float32 once it is rounded.
-_LARGEST_FLOAT32 = 3.4028235677973362e38
-IN_FLOAT32: dict[str, Any] = {"minimum": -_LARGEST_FLOAT32, "maximum": _LARGEST_FLOAT32}
+LARGEST_FLOAT32 = 3.4028235677973362e38
+IN_FLOAT32: dict[str, Any] = {"minimum": -LARGEST_FLOAT32, "maximum": LARGEST_FLOAT32}
 
 
 def refuse(label: str, rule: str, detail: str) -> NoReturn:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.features.fields import FieldRecipe
-from models.features.kind import IN_FLOAT32, NOT_MISSING
+from models.features.functions import IN_VECTOR
+from models.features.kind import NOT_MISSING
 from models.features.plan import Plan
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -46,8 +47,8 @@ def _asked(plan: Plan) -> dict[str, list[Mapping[str, Any]]]:
         for position, slot in enumerate(node.args):
             if slot < len(names):
                 name = names[slot]
-                in_vector = [IN_FLOAT32] if node.kind.kind == "numeric" and number in plan.outputs else []
-                for one in (*node.kind.asks(position), *in_vector):
+                in_vector = IN_VECTOR.get(node.kind.kind) if number in plan.outputs else None
+                for one in (*node.kind.asks(position), *([in_vector] if in_vector else [])):
                     # What is missing was replaced by a number before any node saw it.
                     if one != NOT_MISSING or plan.fields[name].missing == "nan":
                         found.setdefault(name, []).append(one)

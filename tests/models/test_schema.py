@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,9 @@ FIELDS: dict[str, Any] = {
     "filled": {"type": "number", "missing": 4},
     "logged": {"type": "number", "missing": "nan"},
     "rooted": {"type": "number"},
+    "raised": {"type": "number"},
+    "squared": {"type": "number"},
+    "cubed": {"type": "number", "missing": "nan"},
     "needed": {"type": "number", "missing": "nan"},
     "known": {"type": "category", "categories": ["a", "b"]},
     "other": {"type": "category", "categories": ["a", "b"], "unknown": -1, "missing": -2},
@@ -37,6 +41,9 @@ FEATURES: list[dict[str, Any]] = [
     {"field": "filled", "kind": "log1p"},
     {"field": "logged", "kind": "log"},
     {"field": "rooted", "kind": "sqrt"},
+    {"field": "raised", "kind": "exp"},
+    {"field": "squared", "kind": "square"},
+    {"field": "cubed", "kind": "cbrt"},
     {"field": "needed", "steps": [{"kind": "required"}, {"kind": "clip", "low": 0, "high": 1}]},
     {"field": "known", "kind": "category"},
     {"field": "other", "kind": "category"},
@@ -50,6 +57,7 @@ FEATURES: list[dict[str, Any]] = [
 ]
 GOOD: dict[str, Any] = {
     "bounded": 1, "optional": 2.5, "filled": 1, "logged": 1, "rooted": 4, "needed": 9, "known": "a",
+    "raised": 1, "squared": 2, "cubed": 8,
     "other": "x", "flag": True, "text": "abc", "mapped": "a", "number": 1, "currency": "EUR",
     "at": "2026-03-29T02:30:00+01:00", "ip": "::1",
 }  # fmt: skip
@@ -106,6 +114,16 @@ def test_a_field_is_taken_or_refused_alike(
     if name in {"at", "ip"} and isinstance(value, str | int | float):
         return  # the two tests below
     assert Draft202012Validator(spec.schema()).is_valid(transaction) == takes(spec, transaction)
+
+
+@pytest.mark.parametrize("name", ["optional", "rooted", "raised", "squared", "cubed"])
+def test_the_largest_number_that_the_schema_takes_is_the_largest_that_is_taken(
+    spec: FeatureSpec, name: str
+) -> None:
+    bounds = spec.schema()["properties"][name]["allOf"]
+    largest = min(one["maximum"] for one in bounds if "maximum" in one)
+    assert takes(spec, {**GOOD, name: largest})
+    assert not takes(spec, {**GOOD, name: math.nextafter(largest, math.inf)})
 
 
 @settings(max_examples=150, deadline=None)
