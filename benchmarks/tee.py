@@ -188,8 +188,8 @@ def _settled(settings: Settings) -> dict[str, float]:
         while True:
             (tee,) = stream_nodes(connection, settings.environment)
             counted = {name: value for name, value in tee.counters.items() if value}
-            done = counted.get("delivered", 0) == counted.get("preprocessors_acknowledged", -1)
-            if done or time.monotonic() > give_up_at:
+            told = {counted.get(f"preprocessors_{name}", -1) for name in ("offered", "acknowledged")}
+            if told == {counted.get("delivered", 0)} or time.monotonic() > give_up_at:
                 return counted
             time.sleep(0.2)
 
