@@ -181,10 +181,12 @@ class GovernorActor(MailboxActor):
 
     def _make_room(self, number: int) -> bool:
         """Let go the least useful release that is held for a return only; say whether that may help."""
-        wanted = {release.number for release in _wanted(self._view)} if self._view else set()
-        held = self._state.holdings
-        spare = [one.number for one in self._view.earlier] if self._view else []
-        spare = [one for one in spare if one in held.releases and one not in wanted]
+        view, held = self._view, self._state.holdings
+        if view is None:
+            return False
+        wanted = {release.number for release in _wanted(view)}
+        earlier = (release.number for release in view.earlier)
+        spare = [one for one in earlier if one in held.releases and one not in wanted]
         if number not in wanted or not spare:
             return False
         logger.info("release %d makes room for %d", spare[-1], number)

@@ -80,8 +80,9 @@ class PreprocessorActor(ServingActor):
         ring = self.state.tee
         if ring is not None:
             address, node_id = self.state.tee_address, self.state.node_id
-            busy = lambda: self._in_flight > 0  # noqa: E731
-            self._tee = TeeSender(self.loop, self.context, ring, address, node_id, busy)
+            self._tee = TeeSender(
+                self.loop, self.context, ring, address, node_id, busy=lambda: self._in_flight > 0
+            )
         try:
             super().on_start()
         except BaseException:
