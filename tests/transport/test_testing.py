@@ -102,7 +102,8 @@ def test_clients_come_back_after_it_was_away() -> None:
         assert client.score({}).score == 0.5
         address = server.address
         server.stop()
-        with pytest.raises(NoNodeError):
+        # Cut just before the client has noticed the loss, the request is on its way and nobody answers it.
+        with pytest.raises((NoNodeError, DeadlineExceededError)):
             client.score({}, deadline=0.2)
         server.start()
         assert server.address == address
