@@ -259,7 +259,13 @@ class Settings(Section):
     nodes listen there, and migrations hold a lock.
     """
     stale_after_s: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds since its last look at the database after which a node says so, in its answers and its log."""
+    """Seconds since its last look at the database after which a node says so, in its answers and its log, and
+    acts on the release that its scorers tell of.
+    """
+    refuse_after_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds since its last look at the database after which a node refuses transactions rather than serve a
+    release that may have ended; without it, a node that is cut off as a whole serves on what it holds.
+    """
     cache: Path = Path("~/.cache/scorewire/artifacts")
     """Artifacts of this host, shared by its nodes."""
     keep_releases: Annotated[int, Field(ge=1, le=32)] = 5

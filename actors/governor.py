@@ -130,16 +130,19 @@ class GovernorActor(MailboxActor):
 
     def _adopt(self, view: View) -> None:
         """Make the current release the one that is stamped, as soon as it is held; drop what is over."""
-        held = self._state.holdings
         wanted = {release.number for release in (*_wanted(view), *view.earlier)}
         current = view.current.number if view.current else None
-        if current not in held.releases:
-            return
-        kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
-        found = Holdings(MappingProxyType(kept), current, _canary(view, kept, held.canary), view.activation)
-        if found != held:
-            self._state.holdings = found
-        if held.current != current:
+
+        def adopted(held: Holdings) -> Holdings:
+            if current not in held.releases:
+                return held
+            kept = {number: loaded for number, loaded in held.releases.items() if number in wanted}
+            canary = _canary(view, kept, held.canary)
+            found = Holdings(MappingProxyType(kept), current, canary, view.activation)
+            return held if found == held else found
+
+        before, held = self._state.change(adopted)
+        if held.current == current != before.current:
             logger.info(
                 "release %s is active on %s", current, self._state.node_id, extra={"release": current}
             )
@@ -165,9 +168,8 @@ class GovernorActor(MailboxActor):
     def _take_loaded(self, message: LoadDone) -> None:
         number = message.loaded.release
         self._preparing.done(number)
-        held = self._state.holdings
-        releases = MappingProxyType({**held.releases, number: message.loaded})
-        self._state.holdings = replace(held, releases=releases)
+        more = {number: message.loaded}
+        self._state.change(lambda held: replace(held, releases=MappingProxyType({**held.releases, **more})))
         self._settle_view()
 
     def _take_failure(self, message: LoadFailed) -> None:
@@ -191,7 +193,7 @@ class GovernorActor(MailboxActor):
             return False
         logger.info("release %d makes room for %d", spare[-1], number)
         kept = {one: loaded for one, loaded in held.releases.items() if one != spare[-1]}
-        self._state.holdings = replace(held, releases=MappingProxyType(kept))
+        self._state.change(lambda held: replace(held, releases=MappingProxyType(kept)))
         return True
 
     def _settle_view(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,7 @@ class Node:
             settings.environment,
             role,
             stale_after_s=settings.stale_after_s,
+            refuse_after_s=settings.refuse_after_s or math.inf,
             code_crew=crew,
         )
         self._state.box = open_box(settings.logs.expanduser(), f"{role}-{index}")

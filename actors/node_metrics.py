@@ -19,7 +19,7 @@ RESTARTS: Final = counter(
 )
 RELEASE: Final = gauge("release", "Number of the release that is current here; 0 before the first.")
 ACTIVATION: Final = gauge(
-    "activation", "Number of the latest change of the current release that is known here."
+    "activation", "Number of the latest change of the release, or of its canary, that is known here."
 )
 HELD: Final = gauge("releases_held", "Releases that are loaded.")
 CANARY: Final = gauge("canary_percent", "Keys of a hundred that are given the canary, by its release.")

@@ -14,6 +14,7 @@ from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
 from actors.evaluation import DECISION, FEATURES, Vectors
+from actors.following import follower
 from actors.serving import RefreshPeers, ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
@@ -77,6 +78,7 @@ class PreprocessorActor(ServingActor):
     def on_start(self) -> None:
         """Reach the scorers that are known, and the tee where there is one, then listen."""
         self.pool = Pool(self.loop, self.context, self.state.scorers)
+        self.loop.add(follower(self.state, self.pool.heard))
         ring = self.state.tee
         if ring is not None:
             address, node_id = self.state.tee_address, self.state.node_id

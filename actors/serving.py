@@ -135,8 +135,9 @@ class ServingActor(MailboxActor):
         del now
         return 0.0
 
-    def _activation(self) -> int:
-        return self.state.holdings.activation
+    def _acts_on(self) -> tuple[int, int]:
+        held = self.state.holdings
+        return held.activation, held.current or 0
 
     def on_stop(self) -> None:
         """Say goodbye, finish what is under way, and close the sockets."""
@@ -169,7 +170,7 @@ class ServingActor(MailboxActor):
                     kind=self.kind,
                     on_batch=self._take_batch,
                     ready=self.state.is_ready,
-                    activation=self._activation,
+                    acts_on=self._acts_on,
                     busy_s=self.busy_s,
                     wide=self._wide,
                 )

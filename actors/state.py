@@ -1,13 +1,14 @@
 """What the actors of one node share: which releases it holds, and where its peers are.
 
 Each attribute is replaced whole and never changed in place, so a reader takes one reference and sees one
-consistent state; that swap is what activation comes down to. Only the governance actor writes here, and an
-actor its own endpoint.
+consistent state; that swap is what activation comes down to. Only the governance actor writes here, an actor
+its own endpoint, and whoever follows the scorers while the database is away what is current.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -69,8 +70,9 @@ class Canary:
 class Holdings:
     """The releases that a node holds, by number, and those that it stamps on new transactions.
 
-    `activation` counts up with each release that becomes current, also with one that is led back to: whoever
-    has a larger one knows more. Callers hear it with each reply, and go back to nobody who knows less.
+    `activation` counts up with each release that becomes current, also with one that is led back to, and with
+    each step of a canary: whoever has a larger one knows more. Callers hear it with each reply, and go back
+    to nobody who knows less.
     """
 
     releases: Mapping[int, Loaded] = field(default_factory=lambda: MappingProxyType({}))
@@ -97,7 +99,8 @@ class NodeState:
         preprocessors: endpoints of all preprocessors that are ready, for gateways.
         endpoints: id of each serving actor of this node to the endpoint where it listens.
         looked_at: when the governance actor last saw what Postgres says (time.monotonic seconds).
-        stale_after_s: seconds after that from which on answers say so.
+        stale_after_s: seconds after that from which on answers say so, and the node follows its scorers.
+        refuse_after_s: seconds after that from which on no release is stamped any more.
         code_crew: the workers of each package of code in each actor.
         code_counters: id of each serving actor to what it has counted of code, by package.
         tee: what was answered and its tee has not got yet; None where no copy is kept.
@@ -122,6 +125,7 @@ class NodeState:
     endpoints: dict[str, str] = field(default_factory=dict)
     looked_at: float = math.inf
     stale_after_s: float = math.inf
+    refuse_after_s: float = math.inf
     code_crew: CodeCrew = field(default_factory=CodeCrew)
     code_counters: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
     tee: TeeRing | None = None
@@ -134,6 +138,14 @@ class NodeState:
     timings: dict[str, Timings] = field(default_factory=dict)
     traces: Traces | None = None
     starts: Counter[str] = field(default_factory=Counter)
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def change(self, how: Callable[[Holdings], Holdings]) -> tuple[Holdings, Holdings]:
+        """Replace what is held by what `how` makes of it; return both. Two at once do not undo each other."""
+        with self._changing:
+            before = self.holdings
+            self.holdings = how(before)
+            return before, self.holdings
 
     def code_used(self) -> set[str]:
         """Return the digests of the code that the releases held here run."""

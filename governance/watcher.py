@@ -54,7 +54,8 @@ class View:
         earlier: those that were current before it, the last one first, kept loaded for a return.
         coming: the rollout that is preparing, or None.
         members: the nodes that are alive.
-        activation: counts up with each release that becomes current, also with one that is led back to.
+        activation: counts up with each release that becomes current, also with one that is led back to, and
+            with each step of a canary.
     """
 
     current: Release | None

@@ -53,7 +53,8 @@ class Listener:
         kind: the kind of requests that are served here.
         on_batch: takes the requests that are served next, about two milliseconds' worth.
         ready: says whether this actor can serve now; told to callers with every beat.
-        activation: says how new what it acts on is; told to callers with every reply.
+        acts_on: says how new what this actor acts on is, which callers are told with every reply, and the
+            release, which they are told with every beat; zeros say nothing of that.
         busy_s: for how many seconds no request can be served, since those that it needs are full.
         wide: allow an address beyond loopback, although nothing is encrypted there.
 
@@ -70,7 +71,7 @@ class Listener:
         kind: Kind,
         on_batch: Callable[[list[Request]], None],
         ready: Callable[[], bool],
-        activation: Callable[[], int] = lambda: 0,
+        acts_on: Callable[[], tuple[int, int]] = lambda: (0, 0),
         busy_s: Callable[[float], float] = lambda _: 0.0,
         wide: bool = False,
     ) -> None:
@@ -79,7 +80,7 @@ class Listener:
         self._kind = kind
         self._on_batch = on_batch
         self._ready = ready
-        self._activation = activation
+        self._acts_on = acts_on
         self._busy_s = busy_s
         self._queue = Admission()
         self._refused: Counter[str] = Counter()
@@ -87,8 +88,7 @@ class Listener:
         self._callers: dict[bytes, float] = {}
         self._leaving = False
         # Callers behind a load balancer tell by it which of their connections lead here.
-        name = {"node": os.urandom(8).hex()}
-        self._words = {word: wire.pack_body({"state": word, **name}) for word in ("ready", "not_ready")}
+        self._name = os.urandom(8).hex()
         check_address(address, wide=wide)
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -220,12 +220,15 @@ class Listener:
         if len(self._callers) > _MANY_CALLERS:
             horizon = now - _CALLER_MEMORY_S
             self._callers = {c: seen for c, seen in self._callers.items() if seen > horizon}
-        ready = self._ready() and not self._leaving
-        self._send(caller, Kind.PONG, id_, self._words["ready" if ready else "not_ready"])
+        state = "ready" if self._ready() and not self._leaving else "not_ready"
+        activation, release = self._acts_on()
+        told = {"state": state, "node": self._name, "release": release}
+        self._send(caller, Kind.PONG, id_, wire.pack_body(told), activation)
 
-    def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes) -> bool:
+    def _send(self, caller: bytes, kind: Kind, id_: int, body: bytes, activation: int | None = None) -> bool:
+        number = self._acts_on()[0] if activation is None else activation
         try:
-            header = wire.pack_header(kind, id_, self._activation())
+            header = wire.pack_header(kind, id_, number)
             self._socket.send_multipart([caller, header + body], zmq.NOBLOCK)
         except zmq.Again:
             # The caller reads nothing: its own deadline tells it, and memory here stays bounded.

@@ -88,6 +88,7 @@ class GatewayActor(Child):
         self._aio = inbox.aio
         self._aio.set_exception_handler(self._take_exception)
         self._upstream = Upstream(self._aio, self._context)
+        self._upstream.follow(self._state)
         try:
             self._socket = self._listen()
         except BaseException:

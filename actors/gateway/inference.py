@@ -40,7 +40,7 @@ class Inference:
         self._reader = Reader(InferBody)
         name = limits.model
         self._models: Mapping[str, VectorModel | TransactionModel] = {
-            name: VectorModel(state, upstream, limits.rows),
+            name: VectorModel(upstream, limits.rows),
             f"{name}{SUFFIX}": TransactionModel(upstream, limits.rows),
         }
 

@@ -10,6 +10,8 @@ from functools import partial
 
 import zmq
 
+from actors.following import follower
+from actors.state import NodeState
 from transport.aio import AsyncLoop
 from transport.client.errors import ScorewireError
 from transport.client.pool import Done, Pool
@@ -76,9 +78,9 @@ class Upstream:
         many.fill()
         return await many.found
 
-    def newest(self) -> int:
-        """Return the largest activation that a scorer has told of."""
-        return self._pools[Kind.VECTOR].counters()["newest"]
+    def follow(self, state: NodeState) -> None:
+        """Have a gateway follow its scorers while the database is away."""
+        self._loop.add(follower(state, self._pools[Kind.VECTOR].heard))
 
     def counters(self) -> dict[str, int]:
         """Return what the pools counted, with whom they ask before each name. Safe from any thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,10 @@ from actors.gateway.how import How
 from actors.gateway.outputs import WINDOW, Metadata, Outputs, all_good, check_rows, score_outputs, tensor
 from actors.gateway.tensors import Array
 from actors.gateway.upstream import Upstream
-from actors.state import Loaded, NodeState
+from actors.state import Loaded
 from actors.traces import TRACEPARENT
 from transport.client import wire
-from transport.client.errors import ProtocolError, UnknownReleaseError
+from transport.client.errors import ProtocolError
 from transport.client.wire import Kind
 
 
@@ -24,13 +23,11 @@ class VectorModel:
     """Feature vectors, straight to the scorers.
 
     Args:
-        state: what the node's actors share.
         upstream: whom to ask.
         rows: how many a request may have.
     """
 
-    def __init__(self, state: NodeState, upstream: Upstream, rows: int) -> None:
-        self._state = state
+    def __init__(self, upstream: Upstream, rows: int) -> None:
         self._upstream = upstream
         self._rows = rows
 
@@ -46,10 +43,6 @@ class VectorModel:
         Raises:
             ScorewireError: an input is at fault, or they cannot be scored.
         """
-        # Where the database is away for long, scorers may know what this gateway does not.
-        blind = how.release is None and self._state.stale_s(time.monotonic()) is not None
-        if blind and self._upstream.newest() > self._state.holdings.activation:
-            raise UnknownReleaseError("scorers know a newer release than this gateway: ask another one")
         matrices = _matrices(inputs, loaded, self._rows)
         head: dict[str, Any] = {**(wire.REPLAY if how.replay else {}), "release": loaded.release}
         more = {TRACEPARENT: how.traceparent} if how.traceparent else {}

@@ -87,14 +87,15 @@ def start_system(
     preprocessors: int,
     scorers: int,
     environment: str = "test",
+    dsn: str = "",
     more: str = "",
 ) -> System:
-    """Write a configuration and start its nodes."""
+    """Write a configuration and start its nodes; `dsn`: another way to the database."""
     directory.mkdir(exist_ok=True)
     file = directory / "scorewire.toml"
     text: dict[str, Any] = {
         "environment": environment,
-        "dsn": postgres.dsn,
+        "dsn": dsn or postgres.dsn,
         "cache": str(directory / "cache"),
         "logs": str(directory / "logs"),
         "stale_after_s": 3.0,

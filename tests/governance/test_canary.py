@@ -70,6 +70,20 @@ def test_a_canary_is_beside_the_current_release_once_all_nodes_hold_it(
     verify(connection)
 
 
+def test_each_step_of_a_canary_is_news_for_those_who_stamp_it(
+    dsn: str, connection: Connection, served: dict[str, str]
+) -> None:
+    promote(connection, environment="qa", stages=served, by="ann", canary=Canary(5.0))
+    told = [look(dsn).activation]
+    set_percent(connection, "qa", 5.0, by="ann", reason="no change")
+    assert look(dsn).activation == told[0]
+    set_percent(connection, "qa", 20.0, by="ann", reason="it does well")
+    told.append(look(dsn).activation)
+    stop(connection, "qa", by="ann", reason="enough")
+    told.append(look(dsn).activation)
+    assert told == sorted(set(told))
+
+
 def test_a_canary_that_a_node_refuses_is_none(
     dsn: str, connection: Connection, served: dict[str, str]
 ) -> None:

@@ -46,7 +46,7 @@ class EchoNode:
                 kind=Kind.SCORE,
                 on_batch=self.on_batch,
                 ready=lambda: self.ready,
-                activation=lambda: self.activation,
+                acts_on=lambda: (self.activation, self.activation),
             )
         except BaseException:
             self.loop.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -87,6 +88,8 @@ class Member:
         self.health = Health()
         #: How new what it acts on is, by its last reply; 0 where it says nothing of that.
         self.activation = 0
+        #: That of its last pong, and the release on which it acts.
+        self.acts_on = (0, 0)
         self.held: dict[int, tuple[Request, float]] = {}
         # What another member answered first, or nobody in time: still work here. Number to (sent, deadline).
         self.losers: dict[int, tuple[float, float]] = {}
@@ -153,6 +156,13 @@ class Member:
             self._heard = True
             self._unanswered_beats = 0
             yield frame
+
+    def hear(self, activation: int, told: Mapping[str, Any]) -> State:
+        """Take what it says of itself in a pong; return what that makes of it."""
+        self.route.node = str(told.get("node", self.endpoint))
+        release = told.get("release")
+        self.acts_on = (activation, release if isinstance(release, int) else 0)
+        return State.READY if told.get("state") == "ready" else State.NOT_READY
 
     def link_events(self) -> Iterator[bool]:
         """Read what happened to the connection: True for made, False for lost."""

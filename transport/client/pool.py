@@ -30,7 +30,7 @@ from .errors import (
     UnknownReleaseError,
 )
 from .hedge import Hedger
-from .lead import Lead
+from .lead import Lead, heard
 from .loop import Loop
 from .member import Member, Request, State
 from .stats import PoolStats
@@ -123,9 +123,11 @@ class Pool:
 
     def busy_s(self, now: float) -> float:
         """Return for how many seconds every member that could be asked has asked not to be (0: not so)."""
-        if not self._ready:
-            return 0.0
-        return max(0.0, min([member.health.busy_until for member in self._ready]) - now)
+        return max(0.0, min([member.health.busy_until for member in self._ready], default=now) - now)
+
+    def heard(self) -> tuple[int, int]:
+        """Return the newest activation that a ready member told of, and the release on which it acts."""
+        return heard(self._ready)
 
     def counters(self) -> dict[str, int]:
         """Return all counts, by name."""
@@ -237,9 +239,7 @@ class Pool:
             if header.number != member.activation:
                 self._learn(member, header.number)
             if header.kind is Kind.PONG:
-                told = wire.unpack_body(frame)
-                member.route.node = str(told.get("node", member.endpoint))
-                self._turn(member, State.READY if told.get("state") == "ready" else State.NOT_READY)
+                self._turn(member, member.hear(header.number, wire.unpack_body(frame)))
             elif header.kind is Kind.GOODBYE:
                 member.route.retiring = member.route.balanced
                 self._turn(member, State.NOT_READY)
@@ -341,8 +341,7 @@ class Pool:
         for member in list(self._members.values()):
             if member.beat() >= MISSES and member.state is not State.SILENT:
                 self._fall_silent(member)
-            if member.losers:
-                member.forget_losers(now)
+            member.forget_losers(now)
             if member.route.balanced:
                 self._renew(member, now)
         self._hedger.settle()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+import time
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.actors.gateway.conftest import GOOD, House
+from tests.actors.test_serving import wait_until
 
 INFER = "/v2/models/champion/infer"
 ROW = [0.25, -1.5, 1.0]
@@ -61,9 +65,22 @@ def test_health_is_told_of_the_server_and_of_each_model(house: House) -> None:
             assert isinstance(reply.json["error"], str)
 
 
-def test_before_the_first_release_it_is_alive_and_not_ready(build: Any) -> None:
-    from dataclasses import replace
+def test_a_gateway_without_the_database_acts_on_what_its_scorers_act_on(build: Any) -> None:
+    house = build()
+    scorer = next(node for node in house.nodes if node.role == "scorer")
+    scorer.holdings = replace(scorer.holdings, activation=7)
+    house.state.stale_after_s, house.state.looked_at = 5.0, time.monotonic() - 60.0
+    wait_until(lambda: house.state.holdings.activation == 7)
+    assert outputs(house.ask("POST", INFER, request(tensor(data=ROW))))
+    # One that it does not hold is served by others.
+    (held,) = scorer.holdings.releases.values()
+    more = MappingProxyType({3: held, 4: replace(held, release=4)})
+    scorer.holdings = replace(scorer.holdings, releases=more, current=4, activation=8)
+    wait_until(lambda: not house.state.is_ready())
+    assert house.ask("POST", INFER, request(tensor(data=ROW))).status == 503
 
+
+def test_before_the_first_release_it_is_alive_and_not_ready(build: Any) -> None:
     house = build()
     house.state.holdings = replace(house.state.holdings, releases={}, current=None)
     assert house.ask("GET", "/v2/health/live").status == 200
