@@ -12,7 +12,7 @@ import zmq
 
 from actors.following import follower
 from actors.state import NodeState
-from transport.aio import AsyncLoop
+from transport.client.aio import AsyncLoop
 from transport.client.errors import ScorewireError
 from transport.client.pool import Done, Pool
 from transport.client.wire import Kind

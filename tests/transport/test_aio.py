@@ -14,8 +14,9 @@ import uvloop
 import zmq
 
 from tests.transport.conftest import LIMIT_S, echoed, wait_until
-from transport.aio import AsyncLoop, AsyncMailbox
+from transport.aio import AsyncMailbox
 from transport.client import wire
+from transport.client.aio import AsyncLoop
 from transport.client.errors import DeadlineExceededError
 from transport.client.pool import Pool
 from transport.client.wire import Kind

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,6 +184,68 @@ def test_asyncio_scores_at_once_in_order_and_cancels(threads: Threads) -> None:
             assert (await client.score({"payload": "after"})).id == "after"
 
     asyncio.run(run(threads().endpoint))
+
+
+def test_an_asyncio_client_belongs_to_one_event_loop_and_has_no_thread(threads: Threads) -> None:
+    client = AsyncClient(threads().endpoint, deadline=LIMIT_S)  # before there is an event loop
+    before = threading.active_count()
+
+    async def use() -> None:
+        assert (await client.score({"payload": "a"})).id == "a"
+        assert threading.active_count() == before
+        assert client.inspect()["counters"]["answered"] == 1
+
+    async def misuse() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await client.score({})
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(use())
+        asyncio.run(misuse())
+        loop.run_until_complete(use_after(client))
+    finally:
+        loop.close()
+
+
+async def use_after(client: AsyncClient) -> None:
+    task = asyncio.create_task(client.score({"do": "silent"}))
+    while client.inspect()["counters"]["sent"] < 2:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+    await client.close()
+    await client.close()
+    with pytest.raises(ClosedError):
+        await task
+    with pytest.raises(ClosedError, match="make a new one"):
+        await client.score({})
+
+
+def test_an_event_loop_that_is_held_up_costs_no_request(threads: Threads) -> None:
+    async def run(*endpoints: str) -> None:
+        async with AsyncClient(endpoints, deadline=LIMIT_S) as client:
+            await client.score({})
+            calls = [asyncio.create_task(client.score({"payload": number})) for number in range(50)]
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251 - ten beats long
+            assert [answer.id for answer in await asyncio.gather(*calls)] == [str(n) for n in range(50)]
+            assert client.inspect()["counters"]["ejected"] == 0
+
+    asyncio.run(run(threads().endpoint, threads().endpoint))
+
+
+def test_asyncio_clients_leave_no_sockets_behind(threads: Threads) -> None:
+    endpoint = threads().endpoint
+
+    async def use() -> None:
+        async with AsyncClient(endpoint, deadline=LIMIT_S) as client:
+            await client.score({})
+
+    asyncio.run(use())
+    gc.collect()
+    before = open_files()
+    for _ in range(5):
+        asyncio.run(use())
+    wait_until(lambda: open_files() <= before)
 
 
 ALONE = """

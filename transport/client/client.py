@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from . import wire
+from .aio import AsyncChannel
 from .answer import Answer, unpack_answer
 from .channel import Channel
 from .errors import ScorewireError
@@ -94,6 +94,8 @@ class _Slot:
 class _Base:
     """What both clients share: addresses, default deadline, the channel."""
 
+    _kind: ClassVar[type[Channel | AsyncChannel]]
+
     def __init__(
         self,
         addresses: str | Collection[str],
@@ -105,7 +107,7 @@ class _Base:
         self._traces = _traces() if traces else None
         self._deadline = _check_deadline(deadline)
         self._connections = connections
-        self._channel = Channel(numbered(_addresses(addresses), connections))
+        self._channel = self._kind(numbered(_addresses(addresses), connections))
 
     def set_addresses(self, addresses: str | Collection[str]) -> None:
         """Use these nodes from now on; what the others hold is asked elsewhere."""
@@ -138,6 +140,8 @@ class Client(_Base):
         with Client("tcp://127.0.0.1:7301,tcp://127.0.0.1:7302") as client:
             answer = client.score({"id": "1", "amount": 12.5}, deadline=0.2)
     """
+
+    _kind = Channel
 
     def score(
         self,
@@ -224,12 +228,14 @@ class Client(_Base):
 
 
 class AsyncClient(_Base):
-    """The same for asyncio; use it from one event loop.
+    """The same for asyncio. It belongs to the event loop that first uses it, and has no thread of its own.
 
     Example:
         async with AsyncClient(["tcp://127.0.0.1:7301"]) as client:
             answer = await client.score({"id": "1", "amount": 12.5})
     """
+
+    _kind = AsyncChannel
 
     async def score(
         self,
@@ -267,7 +273,7 @@ class AsyncClient(_Base):
 
     async def close(self) -> None:
         """Fail what is under way with ClosedError and free all sockets. Closing twice is harmless."""
-        await asyncio.to_thread(self._channel.close)
+        self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -280,32 +286,25 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _begin(self, transaction: Transaction, how: _How) -> bytes:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
+    def _begin(self, transaction: Transaction, how: _How) -> asyncio.Future[bytes]:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(outcome: bytes | Exception) -> None:
-            # The event loop may be closed by then: whoever closed it waits for no answer.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle_future, future, outcome)
+            if future.done():  # cancelled by its caller
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
         self._submit(transaction, how, done)
-        return await future
+        return future
 
     async def _settle(self, transaction: Transaction, how: _How) -> Answer | ScorewireError:
         try:
             return unpack_answer(await self._begin(transaction, how))
         except ScorewireError as error:
             return error
-
-
-def _settle_future(future: asyncio.Future[bytes], outcome: bytes | Exception) -> None:
-    if future.done():  # cancelled by its caller
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 def _outcome(future: Future[bytes]) -> Answer | ScorewireError:

@@ -20,22 +20,16 @@ class Source(Protocol):
     def due(self) -> float | None:
         """Return when pump must be called at the latest (time.monotonic seconds), or None."""
 
-    def pump(self) -> None:
-        """Take what has arrived and do what is due; never block."""
+    def pump(self) -> bool | None:
+        """Take what has arrived and do what is due; never block. True says that more may have arrived."""
 
 
-class Loop:
-    """Waits for the sources of one thread. Only `wake` may be called from other threads."""
+class Sources:
+    """The sources of one thread, and what they wait for; how that is watched is a subclass's."""
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
         self._owners: dict[Pollable, Source] = {}
         self._sources: list[Source] = []
-        self._sleeping = False
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._poller.register(self._wake_in.fileno(), zmq.POLLIN)
 
     def add(self, source: Source, *pollables: Pollable) -> None:
         """Serve a source, and watch its pollables."""
@@ -53,12 +47,34 @@ class Loop:
     def watch(self, pollable: Pollable, source: Source) -> None:
         """Watch one more pollable of a source."""
         self._owners[pollable] = source
+
+    def unwatch(self, pollable: Pollable) -> None:
+        """Watch a pollable no more. Call it before it is closed."""
+        self._owners.pop(pollable, None)
+
+
+class Loop(Sources):
+    """Waits for the sources of one thread. Only `wake` may be called from other threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poller = zmq.Poller()
+        self._sleeping = False
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._poller.register(self._wake_in.fileno(), zmq.POLLIN)
+
+    def watch(self, pollable: Pollable, source: Source) -> None:
+        """Watch one more pollable of a source."""
+        super().watch(pollable, source)
         self._poller.register(pollable, zmq.POLLIN)
 
     def unwatch(self, pollable: Pollable) -> None:
         """Watch a pollable no more. Call it before it is closed."""
-        if self._owners.pop(pollable, None) is not None:
+        if pollable in self._owners:
             self._poller.unregister(pollable)
+        super().unwatch(pollable)
 
     def sleep_ahead(self) -> None:
         """Say that this thread is about to wait: from here on, `wake` interrupts the wait.

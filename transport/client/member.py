@@ -93,6 +93,8 @@ class Member:
         self.held: dict[int, tuple[Request, float]] = {}
         # What another member answered first, or nobody in time: still work here. Number to (sent, deadline).
         self.losers: dict[int, tuple[float, float]] = {}
+        #: Whether more had arrived than was read in the last turn.
+        self.has_more = False
         self._unanswered_beats = 0
         self._heard = False
         self._pinged = False
@@ -149,6 +151,7 @@ class Member:
 
     def frames(self) -> Iterator[bytes]:
         """Read what has arrived, without waiting, up to one turn's worth."""
+        self.has_more = False
         for _ in range(_FRAMES_A_TURN):
             if not _readable(self.socket):
                 return
@@ -156,6 +159,7 @@ class Member:
             self._heard = True
             self._unanswered_beats = 0
             yield frame
+        self.has_more = True
 
     def hear(self, activation: int, told: Mapping[str, Any]) -> State:
         """Take what it says of itself in a pong; return what that makes of it."""
@@ -217,7 +221,9 @@ class Member:
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
     """Say whether something has arrived; it costs a third of an exception that says no."""
-    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.get(zmq.EVENTS)) & _POLLIN)
 
 
 _EMPTY = wire.pack_body({})
+#: As a plain number: an enumeration's `&` takes longer than asking the socket.
+_POLLIN = int(zmq.POLLIN)

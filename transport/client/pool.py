@@ -31,7 +31,7 @@ from .errors import (
 )
 from .hedge import Hedger
 from .lead import Lead, heard
-from .loop import Loop
+from .loop import Sources
 from .member import Member, Request, State
 from .stats import PoolStats
 from .throttle import Throttle
@@ -61,7 +61,7 @@ class Pool:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Sources,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoints: Collection[str] = (),
         *,
@@ -157,8 +157,8 @@ class Pool:
         """Return the time of the next beat, deadline or second asking."""
         return min(self._next_beat, self._hedger.due(), self._deadlines.due())
 
-    def pump(self) -> None:
-        """Read answers, link events and deadlines; beat when it is time."""
+    def pump(self) -> bool:
+        """Read answers, link events and deadlines; beat when it is time. Say whether more may be there."""
         orphans: list[tuple[Request, str]] = []
         for member in list(self._members.values()):
             for frame in member.frames():
@@ -176,6 +176,7 @@ class Pool:
         if now >= self._next_beat:
             self._next_beat = now + self._beat_s
             self._beat(now)
+        return True in [member.has_more for member in self._members.values()]
 
     def close(self) -> None:
         """Fail what is under way with ClosedError, and close all sockets."""

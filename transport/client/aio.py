@@ -1,0 +1,166 @@
+"""A pool on an event loop of asyncio: a call and its answer change no thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import Collection
+from typing import Any
+
+import zmq
+
+from .errors import ClosedError
+from .loop import Pollable, Source, Sources
+from .pool import Done, Pool
+from .wire import Kind
+
+
+class AsyncLoop(Sources):
+    """Serves sources on an event loop, in the event loop's thread.
+
+    ZeroMQ's descriptors tell of changes and not of states, and sending may swallow such a change: call `poke`
+    after whatever was sent.
+
+    Args:
+        aio: the event loop.
+    """
+
+    def __init__(self, aio: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._aio = aio
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._coming = False
+        self._closed = False
+
+    def watch(self, pollable: Pollable, source: Source) -> None:
+        """Watch one more pollable of a source.
+
+        Raises:
+            NotImplementedError: this kind of event loop watches no sockets.
+        """
+        super().watch(pollable, source)
+        self._aio.add_reader(_descriptor(pollable), self.poke)
+        self.poke()
+
+    def unwatch(self, pollable: Pollable) -> None:
+        """Watch a pollable no more. Call it before it is closed."""
+        if not self._aio.is_closed():
+            self._aio.remove_reader(_descriptor(pollable))
+        super().unwatch(pollable)
+
+    def poke(self) -> None:
+        """Take a turn as soon as what runs now is done."""
+        if not self._coming and not self._closed:
+            self._coming = True
+            self._aio.call_soon(self._turn)
+
+    def close(self) -> None:
+        """Take no further turn."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _turn(self) -> None:
+        self._coming = False
+        if self._closed:
+            return
+        try:
+            for source in list(self._sources):
+                if source.pump():
+                    self.poke()
+        finally:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Have a turn taken when the next source is due. A timer that comes too early does no harm."""
+        dues = [due for source in self._sources if (due := source.due()) is not None]
+        due = min(dues, default=math.inf)
+        if due >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        # Rounded up: waking before the time would spin until it has come.
+        wait_s = math.ceil(max(0.0, due - time.monotonic()) * 1e3) / 1e3
+        self._timer, self._timer_at = self._aio.call_later(wait_s, self._ring), due
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self._turn()
+
+
+def _descriptor(pollable: Pollable) -> int:
+    return pollable if isinstance(pollable, int) else pollable.fileno()
+
+
+class AsyncChannel:
+    """A pool on the event loop that first uses it. Use it from that event loop alone.
+
+    The context is its own, so that closing one client never waits for another.
+    """
+
+    def __init__(self, endpoints: Collection[str]) -> None:
+        self._pid = os.getpid()
+        self._endpoints = endpoints
+        self._aio: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        with contextlib.suppress(RuntimeError):  # made before the event loop runs: then with the first use
+            asyncio.get_running_loop()
+            self.open()
+
+    def open(self) -> None:
+        """Reach for the nodes, if that is not done.
+
+        Raises:
+            ClosedError: the channel was closed, or is used in a process forked from the one that made it.
+            RuntimeError: another event loop uses it, or none runs.
+        """
+        if self._pid != os.getpid():
+            raise ClosedError("a client does not survive a fork: make it in the process that uses it")
+        if self._closed:
+            raise ClosedError("this client is closed: make a new one")
+        aio = asyncio.get_running_loop()
+        if self._aio is aio:
+            return
+        if self._aio is not None:
+            raise RuntimeError("this client is another event loop's: make one in each")
+        self._aio = aio
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._loop = AsyncLoop(aio)
+        self._pool = Pool(self._loop, self._context, self._endpoints)
+
+    def submit(self, kind: Kind, body: bytes, deadline_s: float, done: Done, *, newest: bool = False) -> None:
+        """Ask the pool; `done` is called on the event loop, maybe at once.
+
+        Raises:
+            ClosedError, RuntimeError: as `open` does.
+        """
+        self.open()
+        self._pool.submit(kind, body, time.monotonic() + deadline_s, done, newest=newest)
+        self._loop.poke()
+
+    def set_members(self, endpoints: Collection[str]) -> None:
+        """Make these the members of the pool."""
+        self._endpoints = endpoints
+        if self._aio is not None:
+            self.open()
+            self._pool.set_members(endpoints)
+            self._loop.poke()
+
+    def inspect(self) -> dict[str, Any]:
+        """Return the members' states and the pool's counters."""
+        self.open()
+        return {"members": self._pool.states(), "counters": self._pool.counters()}
+
+    def close(self) -> None:
+        """Fail what is under way with ClosedError and free all sockets. Closing twice is harmless."""
+        if self._pid != os.getpid() or self._closed:
+            return
+        self._closed = True
+        if self._aio is not None:
+            self._pool.close()
+            self._loop.close()
+            self._context.term()
