@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pykka
-import zmq
 
 from actors.blackbox import open_box
 from actors.code.limits import CodeCrew
@@ -22,6 +21,7 @@ from actors.config import (
     node_name,
     tee_address,
 )
+from actors.garbage import settle
 from actors.governor import GovernorActor, Peers
 from actors.health import HealthActor
 from actors.loader import LoadDone, LoaderActor, LoadFailed
@@ -32,6 +32,7 @@ from actors.state import NodeState
 from actors.supervisor import ChildSpec, Supervisor, run_top
 from actors.traces import Traces
 from transport.tee_ring import TeeRing
+from transport.threads import serving_context
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Node:
         self._section: PreprocessorSettings | ScorerSettings | GatewaySettings = getattr(settings, role)
         first = 0 if isinstance(self._section, ScorerSettings) else self._section.port
         self._port = port or (first + index if first else 0)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = serving_context()
         self._alive: dict[str, pykka.ActorRef[Any]] = {}
         crew = CodeCrew(settings.code.workers, settings.code.spares)
         self._state = NodeState(
@@ -175,6 +176,8 @@ class Node:
         )
 
     def _report(self, outcome: LoadDone | LoadFailed) -> None:
+        if isinstance(outcome, LoadDone):
+            settle()  # before the governance actor hears of the release, and has it served
         # The governance actor asks before whoever started it has noted it.
         while "governor" not in self._alive:
             time.sleep(_NOTED_S)

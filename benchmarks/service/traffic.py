@@ -8,6 +8,7 @@ again, so that nothing waits for a timer.
 from __future__ import annotations
 
 import collections
+import os
 import select
 import socket
 import time
@@ -86,8 +87,11 @@ class PoolCaller:
 
     def turn(self) -> None:
         """Look for answers."""
-        for source in self._loop.wait(block=False):
+        ready = self._loop.wait(block=False)
+        for source in ready:
             source.pump()
+        if not ready:
+            os.sched_yield()  # or ZeroMQ's own thread waits for this one's slice to end, milliseconds
 
 
 class _Connection:
