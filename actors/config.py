@@ -134,7 +134,9 @@ class GatewaySettings(Section):
     longest_deadline_ms: Annotated[float, Field(ge=1, le=600_000)] = 25_000
     """Milliseconds that a request may ask for at most; HAProxy waits 30 s for an answer."""
     body_mb: Annotated[float, Field(gt=0, le=1024)] = 8
-    """Megabytes that the body of a request may have."""
+    """Megabytes that the body of a request may have, compressed or not."""
+    compress: bool = True
+    """Compress answers of 1,400 bytes or more, for callers who say that they take gzip or deflate."""
     receive_s: Annotated[float, Field(gt=0, le=600)] = 10
     """Seconds that the head of a request, and then its body, may take to arrive."""
     rows: Annotated[int, Field(ge=1, le=100_000)] = 1_000

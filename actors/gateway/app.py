@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.config import GatewaySettings
+from actors.gateway.encoding import pack, unpack
 from actors.gateway.errors import (
-    MediaTypeError,
     MethodError,
     NotFoundError,
     SlowRequestError,
@@ -124,6 +124,8 @@ class GatewayApp:
         else:
             if span is not None:
                 span.end()
+        if self.limits.compress:
+            pack(response, headers)
         head = [
             (b"content-type", response.type),
             (b"content-length", b"%d" % len(response.body)),
@@ -162,8 +164,8 @@ class GatewayApp:
         self.in_flight += 1
         try:
             if request.method == "POST":
-                _check_encoding(request.headers)
-                request.body = await self._body(request.headers, receive)
+                body = await self._body(request.headers, receive)
+                request.body = unpack(body, request.headers, self._most_bytes)
             return await handler(request)
         finally:
             self.in_flight -= 1
@@ -223,16 +225,6 @@ class GatewayApp:
         response = json_response(route.describe(error), status_of(error))
         response.headers = headers_of(error)
         return response
-
-
-def _check_encoding(headers: Headers) -> None:
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
-        raise MediaTypeError(
-            f"a body is sent as it is, not as {encoding.decode('latin-1')!r}",
-            field="content-encoding",
-            rule="value",
-        )
 
 
 _OK = 200

@@ -4,7 +4,7 @@ HttpError                     the request is at fault as HTTP, before anybody lo
 ├── NotFoundError       404   there is no such path, model or version
 ├── MethodError         405   the path takes another method
 ├── SlowRequestError    408   the body did not arrive in time
-└── MediaTypeError      415   the body is encoded
+└── MediaTypeError      415   the body is encoded in a way that is not taken
 NotReadyError           503   an UnavailableError: this gateway holds no release yet, or leaves
 
 All else are the client library's errors, as they come from the nodes.
@@ -51,7 +51,7 @@ class SlowRequestError(HttpError):
 
 
 class MediaTypeError(HttpError):
-    """Raised when a body is encoded. The caller must send it as it is."""
+    """Raised when a body is encoded in a way that is not taken. The caller must send it as it is."""
 
     code = "media_type"
     status = 415
@@ -88,9 +88,11 @@ def status_of(error: ScorewireError) -> int:
 
 
 def headers_of(error: ScorewireError) -> list[tuple[bytes, bytes]]:
-    """Return the headers that go with an error: when to come again, what a path takes."""
+    """Return the headers that go with an error: when to come again, what a path or a body may be."""
     if isinstance(error, MethodError):
         return [(b"allow", error.allow.encode())]
+    if isinstance(error, MediaTypeError):
+        return [(b"accept-encoding", b"gzip, deflate")]
     if status_of(error) == 503:  # noqa: PLR2004 - Service Unavailable
         wait_s = error.retry_after if isinstance(error, OverloadedError) else 0.0
         return [(b"retry-after", b"%d" % max(_RETRY_S, math.ceil(wait_s)))]

@@ -190,7 +190,7 @@ _MEANING: Final[Mapping[int, str]] = {
     404: "There is no such path, model, version or release.",
     408: "The request did not arrive in time.",
     413: "The request is too large.",
-    415: "The body is encoded.",
+    415: "The body is encoded in a way that is not taken: `Accept-Encoding` says what is.",
     422: "A field of the transaction breaks a rule of the release: `field` and `rule` say which.",
     500: "Something failed that nobody foresaw, or code of the release did.",
     502: "The nodes that held the request failed.",

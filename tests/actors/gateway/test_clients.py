@@ -59,6 +59,20 @@ def test_tritons_client_has_vectors_scored(house: House, client: Any, *, binary:
     assert later.get_result().as_numpy("1").shape == (2,)
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritons_client_packs_and_unpacks(house: House, client: Any, algorithm: str) -> None:
+    rows = np.random.default_rng(1).standard_normal((500, 3)).astype(np.float32)
+    for binary in (True, False):
+        answer = client.infer(
+            "champion",
+            [given("features", rows, "FP32", binary=binary)],
+            outputs=[triton.InferRequestedOutput("1", binary_data=binary)],
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+        assert answer.as_numpy("1").tolist() == house.forest.predict_proba(rows)[:, 1].tolist()
+
+
 @pytest.mark.parametrize("binary", [True, False])
 def test_tritons_client_has_transactions_scored(house: House, client: Any, *, binary: bool) -> None:
     fields = [
