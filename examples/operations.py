@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
-from contextlib import ExitStack
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from actors.config import Settings
 from governance.artifacts import Kind, register
@@ -50,6 +54,39 @@ def free_ports_in_a_row(count: int) -> int:
         except (OSError, OverflowError):
             continue
         return first
+
+
+def is_free(port: int) -> bool:
+    """Say whether a port of loopback is free now."""
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def wait_for_http(url: str) -> None:
+    """Wait until HAProxy has a gateway that serves.
+
+    Raises:
+        RuntimeError: it has none.
+    """
+    give_up_at = time.monotonic() + START_S
+    while time.monotonic() < give_up_at:
+        with suppress(OSError), urllib.request.urlopen(f"{url}/v2/health/ready", timeout=5):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"no gateway answers at {url}")
+
+
+def score_over_http(url: str, transaction: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a transaction as a gateway gives it, or its error."""
+    body = json.dumps({"transaction": transaction, "deadline_ms": 5_000}).encode()
+    try:
+        with urllib.request.urlopen(f"{url}/v1/score", body, timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            found = json.load(error)
+    return found
 
 
 def promote_and_wait(settings: Settings, stages: dict[str, str]) -> float:

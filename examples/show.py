@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,10 +32,19 @@ from actors.balancer import setup_of
 from actors.config import KafkaSettings, Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
-from examples.operations import free_ports_in_a_row, promote_and_wait, register_file, wait_for_nodes
+from examples.operations import (
+    free_ports_in_a_row,
+    is_free,
+    promote_and_wait,
+    register_file,
+    score_over_http,
+    wait_for_http,
+    wait_for_nodes,
+)
 from examples.tracing import Traced, trace_one
 from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
+from haproxy.plan import Options
 from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
 from shadow.broker import EmbeddedBroker
@@ -114,7 +123,7 @@ class Narrator:
         self._console.print(table)
 
 
-def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
+def run(narrator: Narrator, *, seconds: float, rate: int, http_port: int = 0) -> dict[str, Any]:
     """Run the whole demo; return its summary."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-demo-")))
@@ -123,21 +132,24 @@ def run(narrator: Narrator, *, seconds: float, rate: int) -> dict[str, Any]:
         migrate(postgres.dsn)
         narrator.say("starting a broker that speaks Kafka's protocol")
         broker = stack.enter_context(EmbeddedBroker(directory / "broker"))
-        settings = _settings(directory, postgres.dsn, broker.settings)
+        settings = _settings(directory, postgres.dsn, broker.settings, http_port)
         narrator.say(
-            f"starting {settings.preprocessor.nodes} preprocessors, {settings.scorer.nodes} scorers, HAProxy"
+            f"starting {settings.preprocessor.nodes} preprocessors, {settings.scorer.nodes} scorers, "
+            "a gateway, HAProxy"
         )
         host = stack.enter_context(Host(settings, directory / "scorewire.toml"))
         spec = load_spec(PAYMENT_SPEC)
         first, second = _candidates(directory, settings, spec, narrator)
         features = register_file(settings, PAYMENT_SPEC, "feature_spec", "card-payments")
         wait_for_nodes(settings)
-        addresses = [f"tcp://{one.tcp}" for one in setup_of(settings).instances]
+        haproxies = setup_of(settings).instances
         rules = register_file(settings, DECISIONS, "decision_rules", "card-decisions")
         stages = {"features": features, "model": first.digest, "decision": rules}
         swap_ms = promote_and_wait(settings, stages)
         narrator.say(f"{first.title} is live on all nodes {swap_ms:.0f} ms after its promotion")
-        show = _Show(settings, host, narrator, addresses, second, seconds, rate)
+        wait_for_http(f"http://{haproxies[0].http}")
+        narrator.say(f"and answers over HTTP as well, at http://{haproxies[0].http}/v1/score")
+        show = _Show(settings, host, narrator, haproxies, second, seconds, rate)
         traffic = asyncio.run(show.run())
         narrator.say("comparing each score with the library that trained its model")
         models = {first.digest: first, second.digest: second}
@@ -157,17 +169,19 @@ class _Show:
         settings: Settings,
         host: Host,
         narrator: Narrator,
-        addresses: list[str],
+        haproxies: Sequence[Options],
         second: Candidate,
         seconds: float,
         rate: int,
     ) -> None:
         self.killed = ""
         self.swap_ms = 0.0
+        self.over_http = ""
         self._settings = settings
         self._host = host
         self._narrator = narrator
-        self._addresses = addresses
+        self._addresses = [f"tcp://{one.tcp}" for one in haproxies]
+        self._door = f"http://{haproxies[0].http}"
         self._second = second
         self._seconds = seconds
         self._rate = rate
@@ -191,6 +205,7 @@ class _Show:
                     self._narrator.tick(self._traffic)
             await asyncio.gather(*under_way)
         await events
+        await asyncio.to_thread(self._ask_over_http)
         return self._traffic
 
     async def _score(self, client: AsyncClient, payment: dict[str, Any]) -> None:
@@ -204,6 +219,14 @@ class _Show:
         self._traffic.payments.append(payment)
         self._traffic.outcomes.append(outcome)
 
+    def _ask_over_http(self) -> None:
+        """Ask a payment that was answered last once more, through the other door."""
+        pairs = zip(self._traffic.payments, self._traffic.outcomes, strict=True)
+        payment, answer = max(pairs, key=lambda pair: str(pair[0]["timestamp"]))
+        again = score_over_http(self._door, payment)
+        same = isinstance(answer, Answer) and again.get("scores") == answer.scores
+        self.over_http = "same" if same else f"{again}, and not {answer}"
+
     async def _events(self) -> None:
         await asyncio.sleep(self._seconds / 3)
         self.killed, pid = next((name, pid) for name, pid in self._host.pids().items() if "scorer" in name)
@@ -216,7 +239,7 @@ class _Show:
         self._narrator.say(f"[green]swapped[/]: the last node took it up after {self.swap_ms:.0f} ms")
 
 
-def _settings(directory: Path, dsn: str, kafka: KafkaSettings) -> Settings:
+def _settings(directory: Path, dsn: str, kafka: KafkaSettings, http_port: int) -> Settings:
     """Write the demo's configuration, as an operator would, and read it."""
     file = directory / "scorewire.toml"
     lines = {
@@ -227,9 +250,11 @@ def _settings(directory: Path, dsn: str, kafka: KafkaSettings) -> Settings:
     }
     text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
     port = free_ports_in_a_row(3)
-    text += f"[haproxy]\nport = {port}\nhttp_port = {port + 1}\nstats_port = {port + 2}\n"
+    http_port = http_port if http_port and is_free(http_port) else port + 1
+    text += f"[haproxy]\nport = {port}\nhttp_port = {http_port}\nstats_port = {port + 2}\n"
     text += f"directory = {json.dumps(str(directory / 'haproxy'))}\n"
-    text += "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n[kafka]\nreplication = 1\n"
+    text += "[preprocessor]\nport = 0\n[scorer]\nactors = 1\n[gateway]\nnodes = 1\nport = 0\n"
+    text += "[kafka]\nreplication = 1\n"
     text += f"bootstrap_servers = {json.dumps(kafka.bootstrap_servers)}\npartitions = {kafka.partitions}\n"
     options = ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in kafka.options.items())
     file.write_text(f"{text}options = {{ {options} }}\n", encoding="utf-8")
@@ -304,4 +329,5 @@ def _summary(traffic: Traffic, mismatched: int, show: _Show, traced: Traced) -> 
         "releases": dict(sorted(releases.items())),
         "kept": traced.kept,
         "rescored": traced.rescored,
+        "over_http": show.over_http,
     }

@@ -35,7 +35,7 @@ def trace_one(settings: Settings, answers: Sequence[Answer]) -> Traced:
     """Wait until all answers are kept; trace one of the first release, and compute it again."""
     first = min(answers, key=lambda answer: answer.trace.release)
     with connect(settings.dsn) as connection:
-        kept = _wait(connection, settings.environment, len({answer.id for answer in answers}))
+        kept = _wait(connection, settings.environment, list({answer.id for answer in answers}))
         found = trace(connection, settings.environment, first.id)[-1]
         again = rescore(load_pipeline(connection, settings, found), found.transaction)
     one = found.transaction
@@ -47,13 +47,14 @@ def trace_one(settings: Settings, answers: Sequence[Answer]) -> Traced:
     return Traced(kept, different or "same", told)
 
 
-def _wait(connection: Connection, environment: str, wanted: int) -> int:
+def _wait(connection: Connection, environment: str, ids: list[str]) -> int:
     give_up_at = time.monotonic() + KEPT_S
     while True:
         row = connection.execute(
-            "SELECT count(DISTINCT id) AS n FROM transaction WHERE environment = %s", (environment,)
+            "SELECT count(DISTINCT id) AS n FROM transaction WHERE environment = %s AND id = ANY(%s)",
+            (environment, ids),
         ).fetchone()
         kept = int(row["n"]) if row else 0
-        if kept >= wanted or time.monotonic() > give_up_at:
+        if kept >= len(ids) or time.monotonic() > give_up_at:
             return kept
         time.sleep(0.1)

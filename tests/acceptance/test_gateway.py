@@ -1,4 +1,4 @@
-"""Gateways as nodes: they join, serve, take part in rollouts, and leave without a loss, behind HAProxy."""
+"""Gateways as nodes: they join, serve, take part in rollouts, and leave without a loss, behind TLS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from haproxy.runtime import Runtime
 from models.importers import import_model
 from models.spec import load_spec
 from tests.acceptance.conftest import start_system, wait_until
+from tests.haproxy.certificates import write_certificate
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +47,7 @@ def payments() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def served(payments: list[dict[str, Any]]) -> Iterator[Any]:
-    """Two gateways behind HAProxy, a preprocessor and a scorer, with a release."""
+    """Two gateways behind HAProxy with a certificate, a preprocessor and a scorer, with a release."""
     with (
         tempfile.TemporaryDirectory(prefix="sw-") as name,
         EmbeddedPostgres(Path(name) / "postgres") as postgres,
@@ -54,6 +58,7 @@ def served(payments: list[dict[str, Any]]) -> Iterator[Any]:
             "[gateway]\nnodes = 2\nport = 0\n"
             f"[haproxy]\nport = {first}\nhttp_port = {first + 1}\nstats_port = {first + 2}\n"
             f"check_ms = 100\nslow_start_s = 0\ndirectory = {json.dumps(name + '/haproxy')}\n"
+            f"certificate = {json.dumps(str(write_certificate(Path(name) / 'tls.pem')))}\n"
         )
         system = start_system(Path(name), postgres, preprocessors=1, scorers=1, more=more)
         try:
@@ -71,8 +76,30 @@ def served(payments: list[dict[str, Any]]) -> Iterator[Any]:
             system.host.stop()
 
 
-def ask(address: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+@dataclass
+class Door:
+    """HAProxy, as callers over HTTPS reach it who trust its certificate."""
+
+    address: str
+    trusted: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def door(served: Any) -> Door:
+    haproxy = served.settings.haproxy
+    trusted = ssl.create_default_context(cafile=str(haproxy.certificate))
+    found = Door(f"https://127.0.0.1:{haproxy.http_port}", trusted)
+    wait_until(lambda: _asked(found) == 200, "HAProxy serves the gateways")
+    return found
+
+
+def ask(place: str | Door, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection: http.client.HTTPConnection
+    if isinstance(place, Door):
+        netloc = urlsplit(place.address).netloc
+        connection = http.client.HTTPSConnection(netloc, timeout=30, context=place.trusted)
+    else:
+        connection = http.client.HTTPConnection(urlsplit(place).netloc, timeout=30)
     try:
         connection.request(method, path, json.dumps(body).encode() if body is not None else None)
         answer = connection.getresponse()
@@ -96,11 +123,31 @@ def test_gateways_join_and_serve_the_release_that_all_have_prepared(
         assert ask(member.endpoints[0], "GET", "/v2/health/ready")[0] == 200
 
 
-def test_callers_behind_haproxy_notice_no_gateway_that_leaves_or_dies(
-    served: Any, payments: list[dict[str, Any]]
+def test_haproxy_ends_tls_before_the_gateways_and_takes_nothing_else(
+    served: Any, door: Door, payments: list[dict[str, Any]]
 ) -> None:
-    door = f"http://127.0.0.1:{served.settings.haproxy.http_port}"
-    wait_until(lambda: _asked(door) == 200, "HAProxy serves the gateways")
+    status, answer = ask(door, "POST", "/v1/score", {"transaction": payments[0], "deadline_ms": 20_000})
+    assert (status, answer["id"]) == (200, payments[0]["id"])
+    assert ask(door, "GET", "/v2/models/champion")[1]["name"] == "champion"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask(Door(door.address, ssl.create_default_context()), "GET", "/v2")
+    with pytest.raises((http.client.HTTPException, OSError)):
+        ask(door.address.replace("https", "http"), "GET", "/v2")
+    host, port = urlsplit(door.address).netloc.split(":")
+    for wanted, given in ((["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1")):
+        trusted = ssl.create_default_context(cafile=str(served.settings.haproxy.certificate))
+        trusted.set_alpn_protocols(wanted)
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as plain,
+            trusted.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            assert wrapped.selected_alpn_protocol() == given
+            assert wrapped.version() in ("TLSv1.2", "TLSv1.3")
+
+
+def test_callers_behind_haproxy_notice_no_gateway_that_leaves_or_dies(
+    served: Any, door: Door, payments: list[dict[str, Any]]
+) -> None:
     seen: list[Any] = []
     stop = threading.Event()
 
@@ -152,8 +199,9 @@ def test_the_commands_and_the_code_of_the_page_of_http_run(served: Any, tmp_path
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    one, many, vectors, transactions = documents(done.stdout)
+    one, many, packed, vectors, transactions = documents(done.stdout)
     assert one["trace"]["release"] == found[0].release
+    assert packed["scores"] == one["scores"]
     assert many["results"][0]["scores"] == one["scores"]
     assert len(many["results"]) == 100
     assert vectors["inputs"][0]["shape"] == [-1, 26]
@@ -189,7 +237,7 @@ def _more_than(seen: list[Any], count: int) -> bool:
     return len(seen) > count
 
 
-def _asked(door: str) -> int:
+def _asked(door: Door) -> int:
     try:
         return ask(door, "GET", "/v2/health/ready")[0]
     except (OSError, http.client.HTTPException, ValueError):
