@@ -71,6 +71,11 @@ class Call:
         self.settled = False
         self.trace: CallTrace | None = None
 
+    @property
+    def about(self) -> dict[str, object]:
+        """What it is called in a log."""
+        return {"transaction": self.id, "release": self.loaded.release}
+
     def done(self, outcome: bytes | Exception) -> None:
         """Take what the scorers' pool says."""
         try:

@@ -236,7 +236,7 @@ class PreprocessorActor(ServingActor):
                 self._ask_scorers(call, made)
 
         wanted = {stage: (call.loaded.code[stage], payload) for stage in specs if stage not in vectors}
-        self.code.gather(wanted, call.request.deadline, take)
+        self.code.gather(wanted, call.request.deadline, take, call.about)
 
     def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> tuple[Loaded, Tally | None]:
         """Return the release that evaluates a transaction: named by it, the canary, or the current.
@@ -297,7 +297,7 @@ class PreprocessorActor(ServingActor):
                 self._reply(call, call.with_decision(body, answered, decision))
 
         payload = calls.pack_case(call.transaction, body["scores"])
-        self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take)
+        self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take, call.about)
 
     def _reply(self, call: Call, answer: Answer) -> None:
         self._answer(call, answer)

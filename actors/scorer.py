@@ -176,7 +176,8 @@ class ScorerActor(ServingActor):
             if isinstance(model, CodeModel) and model.code is not None
         }
         self._with_code += len(rows)
-        self.code.gather(wanted, min(request.deadline for request, _ in rows), take)
+        deadline = min(request.deadline for request, _ in rows)
+        self.code.gather(wanted, deadline, take, {"release": loaded.release})
 
     def _fail_rows(self, loaded: Loaded, rows: list[Row], error: ScorewireError) -> None:
         """Fail the one row of a batch on which code fails, and score the others alone."""

@@ -3,7 +3,8 @@
 It speaks frames over the one socket that it inherits: four bytes of length, little-endian, then msgpack.
 First it is told what to load (a map); it answers `["ready"]` or `["failed", reason]`. Then each request,
 `[id, payload]`, is answered in its order: `[id, 0, result]`; `[id, 1, rule, detail]` where it failed;
-or `[id, 2, field, rule, detail]` where it refused the transaction.
+or `[id, 2, field, rule, detail]` where it refused the transaction. Before an answer may stand what the
+package logs, `["log", level, logger, text]`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import logging
 import math
 import os
 import resource
@@ -29,6 +31,8 @@ _RESERVE_BYTES = 1 << 20
 #: Seconds beyond the budget after which the kernel ends this process, were its node gone or held up.
 _GRACE_S = 1.0
 _DETAIL = 500
+#: Records of the log for each request, and characters of each; while it loads it may write as many.
+_RECORDS, _TEXT = 20, 2_000
 _OUTCOMES = ("approve", "review", "decline")
 _OUT_OF_MEMORY, _SOCKET_GONE = 86, 87
 
@@ -71,12 +75,39 @@ class Channel:
 
     def send(self, frame: list[Any]) -> None:
         """Write a frame; where nobody can read it, end this process."""
-        body = msgpack.packb(frame)
         try:
-            self._socket.sendall(_LENGTH.pack(len(body)) + body)
+            self.tell(frame)
         except OSError:
             # The node is gone; or this is a fork of the worker, which has no business here.
             os._exit(_SOCKET_GONE)
+
+    def tell(self, frame: list[Any]) -> None:
+        """Write a frame.
+
+        Raises:
+            OSError: nobody can read it.
+        """
+        body = msgpack.packb(frame)
+        self._socket.sendall(_LENGTH.pack(len(body)) + body)
+
+
+class LogHandler(logging.Handler):
+    """Sends what the package logs to the node, up to `left` records more."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(logging.INFO)
+        self.left = _RECORDS
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record, with its traceback."""
+        if self.left <= 0:
+            return
+        self.left -= 1
+        try:
+            self._channel.tell(["log", record.levelno, record.name[:_TEXT], self.format(record)[:_TEXT]])
+        except Exception:  # noqa: BLE001 - a record that cannot be written is no reason to fail a request
+            return
 
 
 def main(descriptor: int) -> NoReturn:
@@ -91,6 +122,9 @@ def main(descriptor: int) -> NoReturn:
         channel.receive()
     signal.setitimer(signal.ITIMER_REAL, orders["start_s"] + _GRACE_S)
     _limit(orders)
+    log = LogHandler(channel)
+    logging.getLogger().addHandler(log)
+    logging.getLogger().setLevel(logging.INFO)
     try:
         call = _BINDERS[orders["stage"]](_load(orders), orders)
     except BaseException as error:  # noqa: BLE001 - whatever its import raises, SystemExit included
@@ -104,10 +138,10 @@ def main(descriptor: int) -> NoReturn:
     gc.freeze()
     signal.setitimer(signal.ITIMER_REAL, 0)
     channel.send(["ready"])
-    _serve(channel, call, orders)
+    _serve(channel, call, orders, log)
 
 
-def _serve(channel: Channel, call: Call, orders: dict[str, Any]) -> NoReturn:
+def _serve(channel: Channel, call: Call, orders: dict[str, Any], log: LogHandler) -> NoReturn:
     reserve = bytearray(_RESERVE_BYTES)
     limit_s = orders["budget_s"] + _GRACE_S
     while True:
@@ -119,6 +153,7 @@ def _serve(channel: Channel, call: Call, orders: dict[str, Any]) -> NoReturn:
         # The kernel's own timer: a loop in C that holds the GIL is ended as well.
         signal.setitimer(signal.ITIMER_REAL, limit_s)
         number, payload = request
+        log.left = _RECORDS
         try:
             answer = [number, 0, call(payload)]
         except MemoryError:

@@ -33,16 +33,24 @@ class LiveCode:
         self._workers: dict[str, CodeWorkers] = {}
         self._timer: Timer | None = None
 
-    def submit(self, stage: CodeStage, payload: bytes, deadline: float, done: Callable[[Any], None]) -> None:
+    def submit(
+        self,
+        stage: CodeStage,
+        payload: bytes,
+        deadline: float,
+        done: Callable[[Any], None],
+        about: Mapping[str, object],
+    ) -> None:
         """Call a package; as CodeWorkers.submit."""
         workers = self._workers.get(stage.digest) or self._hire(stage)
-        workers.submit(payload, deadline, done)
+        workers.submit(payload, deadline, done, about)
 
     def gather(
         self,
         calls: Mapping[str, tuple[CodeStage, bytes]],
         deadline: float,
         done: Callable[[dict[str, Any] | ScorewireError], None],
+        about: Mapping[str, object],
     ) -> None:
         """Call several packages at once.
 
@@ -50,6 +58,7 @@ class LiveCode:
             calls: name to package and payload; not empty.
             deadline: time.monotonic seconds.
             done: called once: with the results by name when all are in, or with the first error.
+            about: transaction and release, for the log.
         """
         found: dict[str, Any] = {}
         over = False
@@ -67,7 +76,7 @@ class LiveCode:
                 done(found)
 
         for name, (stage, payload) in calls.items():
-            self.submit(stage, payload, deadline, partial(take, name))
+            self.submit(stage, payload, deadline, partial(take, name), about)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return what was counted of each package, by its name. Safe from any thread."""

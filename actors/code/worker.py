@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ _FIXED: Final = {
 _REAP_S: Final = 5.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """A request for a worker.
 
@@ -47,11 +47,15 @@ class Job:
         payload: what the stage is called with, in msgpack.
         deadline: when its answer is of no more use (time.monotonic seconds).
         done: called once, with the result or a ScorewireError.
+        about: its transaction and release, for the log.
+        finished: whether it waits for no worker: one has it, or it is over.
     """
 
     payload: bytes
     deadline: float
     done: Callable[[Any], None]
+    about: Mapping[str, object]
+    finished: bool = False
 
 
 class Worker:

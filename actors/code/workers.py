@@ -12,14 +12,16 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from actors.code.frames import GarbageError
+from actors.code.package_log import PackageLog
 from actors.code.stage import CodeStage
 from actors.code.starter import Starter
 from actors.code.worker import Job, Worker
+from transport.client.deadlines import Deadlines
 from transport.client.errors import (
     ClosedError,
     CodeFailedError,
@@ -31,6 +33,7 @@ from transport.client.loop import Loop
 
 logger = logging.getLogger(__name__)
 
+_NOTHING: Final[Mapping[str, object]] = {}
 #: Requests that a worker has before it at most; the others wait here, where each worker finds them.
 WINDOW: Final = 16
 #: Requests, and their bytes, that may wait here; beyond that a request is refused as `overloaded`.
@@ -97,6 +100,8 @@ class CodeWorkers:
         self._dying: list[Worker] = []
         self._waiting: deque[Job] = deque()
         self._waiting_bytes = 0
+        self._deadlines = Deadlines[Job]()
+        self._log = PackageLog(stage.name)
         self._starter = Starter(stage, loop.wake)
         self._logged_at = -math.inf
         loop.add(self)
@@ -104,13 +109,20 @@ class CodeWorkers:
             self._adopt(worker)
         self._starter.start(self._missing())
 
-    def submit(self, payload: bytes, deadline: float, done: Callable[[Any], None]) -> None:
+    def submit(
+        self,
+        payload: bytes,
+        deadline: float,
+        done: Callable[[Any], None],
+        about: Mapping[str, object] = _NOTHING,
+    ) -> None:
         """Have the package work on one request.
 
         Args:
             payload: what the stage is called with, in msgpack.
             deadline: time.monotonic seconds.
             done: called once, in this thread: with the result, or with a ScorewireError.
+            about: transaction and release, for the log.
         """
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
             self._refuse(done, f"{len(self._waiting)} requests wait for {self.stage.name} here")
@@ -118,13 +130,13 @@ class CodeWorkers:
         if not self._workers and not self._starter.starting and self._starter.start_at > deadline:
             self._refuse(done, f"{self.stage.name} fails again and again here, and is started again later")
             return
-        job = Job(payload, deadline, done)
+        job = Job(payload, deadline, done, about)
         worker = self._free() if not self._waiting else None
         if worker is not None:
-            worker.send(next(self._numbers), job)
+            self._send(worker, job)
             return
         self._waiting.append(job)
-        self._waiting_bytes += len(payload)
+        self._let_wait(job)
 
     def in_flight(self) -> int:
         """Return the number of requests that are not answered yet."""
@@ -147,7 +159,7 @@ class CodeWorkers:
         if self._starter.has_news:
             return 0.0
         limits = self.stage.limits
-        dues = [self._waiting[0].deadline] if self._waiting else []
+        dues = [self._deadlines.due()] if self._waiting else []
         if self._missing() > self._starter.starting:
             dues.append(self._starter.start_at)
         for worker in self._workers:
@@ -210,15 +222,25 @@ class CodeWorkers:
         while self._waiting and (worker := self._free()):
             job = self._waiting.popleft()
             self._waiting_bytes -= len(job.payload)
-            worker.send(next(self._numbers), job)
+            self._send(worker, job)
+
+    def _send(self, worker: Worker, job: Job) -> None:
+        job.finished = True
+        worker.send(next(self._numbers), job)
+
+    def _let_wait(self, job: Job) -> None:
+        job.finished = False
+        self._waiting_bytes += len(job.payload)
+        self._deadlines.add(job, len(self._waiting))
 
     def _refuse(self, done: Callable[[Any], None], why: str) -> None:
         self.stats.overloaded += 1
         done(OverloadedError(f"{why}: ask elsewhere, or later"))
 
     def _expire(self, now: float) -> None:
-        while self._waiting and self._waiting[0].deadline <= now:
-            job = self._waiting.popleft()
+        for job in self._deadlines.passed(now):
+            job.finished = True
+            self._waiting.remove(job)
             self._waiting_bytes -= len(job.payload)
             self.stats.expired += 1
             job.done(DeadlineExceededError(f"no worker of {self.stage.name} was free in time"))
@@ -228,8 +250,9 @@ class CodeWorkers:
         now = time.monotonic()
         if now > self._logged_at + _LOG_S:
             self._logged_at = now
+            facts = {**job.about, "package": self.stage.name}
             logger.warning(
-                "%s failed on a request (%s): %s; counted %s", self.stage.name, rule, detail, self.stats
+                "it failed on a request (%s): %s; counted %s", rule, detail, self.stats, extra=facts
             )
         stage = self.stage.package.stage
         job.done(CodeFailedError(f"{self.stage.name}: {detail}", field=stage, rule=rule))
@@ -257,6 +280,9 @@ class CodeWorkers:
 
     def _take(self, worker: Worker, frame: list[Any]) -> None:
         if worker.ending:
+            return
+        if frame[0] == "log":
+            self._log.take(frame, worker.pid, worker.held[0][1].about if worker.held else _NOTHING)
             return
         if not worker.ready:
             self._take_start(worker, frame)
@@ -330,7 +356,8 @@ class CodeWorkers:
             self._take_back(worker)
             self._fail(job, "crash", why)
         if not killed or not worker.ready:
-            logger.warning("a worker of %s ended: %s", self.stage.name, why)
+            facts = {"package": self.stage.name, "worker": worker.pid}
+            logger.warning("a worker of %s ended: %s", self.stage.name, why, extra=facts)
 
     def _take_back(self, worker: Worker) -> None:
         """Let those behind the first wait again, before all others: it never began them."""
@@ -338,7 +365,7 @@ class CodeWorkers:
         while worker.held:
             _, job = worker.held.pop()
             self._waiting.appendleft(job)
-            self._waiting_bytes += len(job.payload)
+            self._let_wait(job)
 
     # -- processes
 

@@ -80,7 +80,7 @@ class Pool:
         self._retries = Budget(RETRY_SHARE, RETRY_BURST)
         self._throttle = Throttle()
         self._ids = itertools.count(1)
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines[Request]()
         self._waiting: list[Request] = []
         self._in_flight = 0
         loop.add(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ import pytest
 
 from actors.code import calls
 from actors.code.batch import CodeBatch
+from actors.code.frames import GarbageError
+from actors.code.package_log import MOST_A_SECOND, PackageLog
 from actors.code.prepare import warm_up
 from actors.code.workers import WINDOW
 from actors.errors import CodeStartError
+from actors.logs import JsonFormatter
 from models.errors import GoldenMismatchError
 from tests.actors.code.conftest import MakeStage
 from transport.client.errors import (
@@ -296,6 +302,89 @@ def test_what_waits_too_long_expires_and_what_is_too_much_is_refused(
     assert batch.workers.in_flight() == 0
 
 
+def test_each_waits_until_its_own_deadline_whatever_waits_before_it(make_batch: MakeBatch) -> None:
+    batch = make_batch(OBEDIENT, spares=0)
+    workers, outcomes = batch.workers, dict[str, Any]()
+    late = time.monotonic() + LIMIT_S
+    workers.submit(tx("sleep", s=3.0), late, partial(outcomes.__setitem__, "first"))
+    for number in range(WINDOW - 1):
+        workers.submit(tx(), late, partial(outcomes.__setitem__, f"held {number}"))
+    workers.submit(tx(), late, partial(outcomes.__setitem__, "waits long"))
+    workers.submit(tx(), time.monotonic() + 0.1, partial(outcomes.__setitem__, "waits shortly"))
+    while not outcomes:
+        batch._wait(late)
+    # The one worker is still at its first request.
+    assert list(outcomes) == ["waits shortly"]
+    assert isinstance(outcomes["waits shortly"], DeadlineExceededError)
+    while len(outcomes) < WINDOW + 2:
+        assert time.monotonic() < late
+        batch._wait(late)
+    assert isinstance(outcomes["waits long"], bytes)
+    assert workers.in_flight() == 0
+
+
+LOGGING = """
+import logging
+logging.getLogger("mine").info("loaded")
+
+def features(transaction):
+    logging.debug("too fine")
+    try:
+        1 / transaction["a"]
+    except ZeroDivisionError:
+        logging.exception("no\\nquotient of %s", transaction["a"])
+    for number in range(int(transaction.get("b", 0))):
+        logging.warning("line %d", number)
+    return [1.0, 2.0]
+"""
+
+
+def test_what_a_package_logs_stands_in_the_nodes_log_within_bounds(
+    make_batch: MakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    batch = make_batch(LOGGING, spares=0)
+    (pid,) = batch.workers.pids()
+    found: list[Any] = []
+    about = {"transaction": "t1", "release": 3}
+    for a, b in ((0, 1), (1, 1_000)):
+        payload = calls.pack_transaction({"a": a, "b": b})
+        batch.workers.submit(payload, time.monotonic() + LIMIT_S, found.append, about)
+    give_up_at = time.monotonic() + LIMIT_S
+    while len(found) < 2:
+        assert time.monotonic() < give_up_at
+        batch._wait(give_up_at)
+    records = [record for record in caplog.records if record.name == "actors.code.package_log"]
+    texts = [record.getMessage() for record in records]
+    assert "mine: loaded" in texts
+    (error,) = [record for record in records if record.levelno == logging.ERROR]
+    assert error.getMessage().startswith(r"root: no\nquotient of 0\nTraceback (most recent call last):")
+    assert r"\nZeroDivisionError: " in error.getMessage()
+    assert (error.transaction, error.release, error.worker) == ("t1", 3, pid)  # type: ignore[attr-defined]
+    assert error.package.startswith(batch.workers.stage.name)  # type: ignore[attr-defined]
+    # All of the first request, and twenty of the second.
+    assert texts.count("root: line 0") == 2
+    assert len([text for text in texts if text.startswith("root: line")]) == 1 + 20
+    assert not any("too fine" in text for text in texts)
+    line = json.loads(JsonFormatter({"role": "scorer"}).format(error))
+    assert (line["level"], line["transaction"], line["release"], line["role"]) == ("error", "t1", 3, "scorer")
+
+
+def test_a_package_that_logs_without_end_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = PackageLog("p 1")
+    for number in range(10 * MOST_A_SECOND):
+        log.take(["log", logging.INFO, "a", str(number)], 1, {})
+    # It may have begun in one second and ended in the next.
+    assert len(caplog.records) <= 3 * MOST_A_SECOND
+    log._second -= 1
+    log.take(["log", logging.INFO, "a", "later"], 1, {})
+    assert "lines of it were left out" in caplog.records[-2].getMessage()
+    for garbage in (["log"], ["log", "a", "b", "c"], ["log", 1, 2, 3], ["log", 1, "a", "b", "c"]):
+        with pytest.raises(GarbageError):
+            log.take(garbage, 1, {})
+
+
 def test_a_package_that_does_not_load_says_why(make_stage: MakeStage) -> None:
     for source, says in (
         ("import no_such_module_at_all", "No module named"),
@@ -391,6 +480,8 @@ import sys, time
 from pathlib import Path
 from actors.code import calls
 from actors.code.batch import CodeBatch
+from actors.code.frames import GarbageError
+from actors.code.package_log import MOST_A_SECOND, PackageLog
 from actors.code.prepare import open_stage
 from actors.code.limits import CodeLimits
 stage = open_stage(Path({str(wheel)!r}), {stage.digest!r}, Path({str(tmp_path / "code")!r}), CodeLimits(1.0))
