@@ -277,7 +277,8 @@ def _candidates(
     forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=-1, random_state=1).fit(x, labels)
     forest.set_params(n_jobs=1)
     data = lightgbm.Dataset(x, labels, feature_name=list(spec.feature_names))
-    params = {"objective": "binary", "num_leaves": 63, "verbosity": -1, "seed": 1}
+    # One thread: several wait for one another in loops, which takes ten times as long on busy cores.
+    params = {"objective": "binary", "num_leaves": 63, "verbosity": -1, "seed": 1, "num_threads": 1}
     booster = lightgbm.train(params, data, num_boost_round=150)
     found = []
     for title, model, predict in (
