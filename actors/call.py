@@ -76,16 +76,15 @@ class Call:
         """What it is called in a log."""
         return {"transaction": self.id, "release": self.loaded.release}
 
-    def done(self, outcome: bytes | Exception) -> None:
-        """Take what the scorers' pool says."""
+    def done(self, outcome: bytes | wire.Body | Exception) -> None:
+        """Take what the scorers' pool says, or what it said of this one among several."""
         try:
-            self.actor.finish(self, outcome)
+            self.actor.finish(self, wire.unpack_body(outcome) if isinstance(outcome, bytes) else outcome)
         except Exception as error:  # noqa: BLE001 - a bug that one trips over takes no other down with the actor
             self.actor.fail(self, error)
 
-    def answer(self, frame: bytes) -> Answer:
+    def answer(self, body: wire.Body) -> Answer:
         """Return the answer to what the scorers said, with what the rules decide."""
-        body = wire.unpack_body(frame)
         answered = time.monotonic()
         return self.with_decision(body, answered, self.decide(body["scores"]))
 

@@ -18,6 +18,7 @@ from actors.following import follower
 from actors.serving import RefreshPeers, ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
+from actors.together import Together
 from actors.traces import TRACEPARENT, CallTrace
 from models.field_policy import policy_of
 from models.spec import TransactionError
@@ -78,6 +79,7 @@ class PreprocessorActor(ServingActor):
     def on_start(self) -> None:
         """Reach the scorers that are known, and the tee where there is one, then listen."""
         self.pool = Pool(self.loop, self.context, self.state.scorers)
+        self._together = Together(self.pool)
         self.loop.add(follower(self.state, self.pool.heard))
         ring = self.state.tee
         if ring is not None:
@@ -161,6 +163,7 @@ class PreprocessorActor(ServingActor):
                 facts = self._facts_of(wire.unpack_body(request.frame))
                 logger.exception("a transaction could not be evaluated", extra=facts)
                 self.listener.fail(request, error)
+        self._together.send()
 
     def _facts_of(self, body: Mapping[str, Any]) -> dict[str, object]:
         """Name a transaction for the log, once its body was read."""
@@ -216,7 +219,10 @@ class PreprocessorActor(ServingActor):
         more = {} if call.trace is None else call.trace.ask()
         message = wire.pack_body({**priority, "release": call.loaded.release, **sent, **more})
         call.asked, call.message = time.monotonic(), message
-        self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
+        if more:
+            self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
+        else:
+            self._together.add(call, vectors)
 
     def _ask_code(self, call: Call, vectors: Vectors) -> None:
         """Have code compute the features that no spec does; then go on as without code."""
@@ -234,6 +240,7 @@ class PreprocessorActor(ServingActor):
                 self.finish(call, error)
             else:
                 self._ask_scorers(call, made)
+                self._together.send()
 
         wanted = {stage: (call.loaded.code[stage], payload) for stage in specs if stage not in vectors}
         self.code.gather(wanted, call.request.deadline, take, call.about)
@@ -264,7 +271,7 @@ class PreprocessorActor(ServingActor):
             )
         return loaded, tally
 
-    def finish(self, call: Call, outcome: bytes | Exception) -> None:
+    def finish(self, call: Call, outcome: wire.Body | Exception) -> None:
         """Answer the caller with what the scorers said, or with what went wrong."""
         if isinstance(outcome, Exception):
             fallback = call.fallback() if isinstance(outcome, _UNANSWERED) else None
@@ -280,10 +287,9 @@ class PreprocessorActor(ServingActor):
         if not call.settled:
             self._give_up(call, error)
 
-    def _have_decided(self, call: Call, frame: bytes) -> None:
+    def _have_decided(self, call: Call, body: wire.Body) -> None:
         """Have code decide, then answer."""
         answered = time.monotonic()
-        body = wire.unpack_body(frame)
 
         def take(outcome: Any) -> None:
             try:

@@ -10,7 +10,8 @@ from typing import Any
 from actors.code import calls
 from actors.code.live import LiveCode
 from actors.code.stages import ROWS_A_CALL, CodeModel
-from actors.evaluation import FEATURES, Vectors
+from actors.evaluation import Vectors
+from actors.rows import CompanyRow, Row, rows_of
 from actors.serving import ServingActor
 from actors.state import Loaded
 from actors.traces import PACKED, TRACEPARENT, Traces
@@ -28,8 +29,6 @@ from transport.client.wire import Kind
 from transport.listener import Request
 
 logger = logging.getLogger(__name__)
-
-Row = tuple[Request, Vectors]
 
 
 class ScorerActor(ServingActor):
@@ -65,7 +64,7 @@ class ScorerActor(ServingActor):
         for request in self.listener.drop_late(requests):
             try:
                 body = wire.unpack_body(request.frame)
-                by_release[_release(body)].append((request, _vectors(body)))
+                by_release[_release(body)] += rows_of(self.listener, request, body)
             except ScorewireError as error:
                 self.listener.refuse(request, error)
         for number, rows in by_release.items():
@@ -80,13 +79,13 @@ class ScorerActor(ServingActor):
     def _fail_the_one(self, number: int, rows: list[Row], error: Exception) -> None:
         """Score the rows of a batch alone, so that none is failed for its neighbour."""
         if len(rows) == 1:
-            self.listener.fail(rows[0][0], error)
+            rows[0].fail(error)
             return
         for row in rows:
             try:
                 self._score_release(number, [row])
             except Exception as own:  # noqa: BLE001 - it is the actor's end in any case
-                self.listener.fail(row[0], own)
+                row.fail(own)
 
     def _score_release(self, number: int, rows: list[Row]) -> None:
         loaded = self.state.holdings.releases.get(number)
@@ -95,17 +94,17 @@ class ScorerActor(ServingActor):
             error = UnknownReleaseError(
                 f"scorer {self.state.node_id} holds the releases {held}, not {number}"
             )
-            for request, _ in rows:
-                self.listener.refuse(request, error)
+            for row in rows:
+                row.refuse(error)
             return
         fitting = []
-        for request, vectors in rows:
+        for row in rows:
             try:
-                _check_widths(loaded, vectors)
+                _check_widths(loaded, row.vectors)
             except ProtocolError as misfit:
-                self.listener.refuse(request, misfit)
+                row.refuse(misfit)
             else:
-                fitting.append((request, vectors))
+                fitting.append(row)
         if fitting:
             self._score(loaded, fitting)
 
@@ -116,7 +115,7 @@ class ScorerActor(ServingActor):
             return
         began = time.perf_counter_ns()
         try:
-            scores = loaded.score(loaded.rows([vectors for _, vectors in rows]))
+            scores = loaded.score(loaded.rows([row.vectors for row in rows]))
         except InputError as error:
             self._refuse_rows(loaded, rows, error)
             return
@@ -125,17 +124,19 @@ class ScorerActor(ServingActor):
     def _answer(self, rows: list[Row], scores: list[dict[str, float]], began: int) -> None:
         kernel_us = (time.perf_counter_ns() - began) // 1000
         self.timings.stages["kernel"].add(kernel_us)
-        for (request, _), found in zip(rows, scores, strict=True):
-            answer = {"scores": found, "node": self.state.node_id, "kernel_us": kernel_us}
-            self.listener.answer(request, wire.pack_body(answer))
+        more = {"node": self.state.node_id, "kernel_us": kernel_us}
+        for row, found in zip(rows, scores, strict=True):
+            row.answer(found, more)
         if self.state.traces is not None:
             self._trace(self.state.traces, rows, began, kernel_us)
 
     def _trace(self, traces: Traces, rows: list[Row], began: int, kernel_us: int) -> None:
         """Add to the traces of those that are traced; their answers have left."""
         begun = time.monotonic() - (time.perf_counter_ns() - began) / 1e9
-        for request, _ in rows:
-            if PACKED not in request.frame:
+        for row in rows:
+            request = row.request
+            # What is traced comes alone.
+            if isinstance(row, CompanyRow) or PACKED not in request.frame:
                 continue
             body = wire.unpack_body(request.frame)
             span = traces.begin(body.get(TRACEPARENT, ""), "scorewire.scorer.score", request.arrived)
@@ -147,7 +148,7 @@ class ScorerActor(ServingActor):
     def _ask_code(self, loaded: Loaded, rows: list[Row]) -> None:
         """Score rows with the models that are code, and with the others once those have answered."""
         began = time.perf_counter_ns()
-        x = loaded.rows([vectors for _, vectors in rows])
+        x = loaded.rows([row.vectors for row in rows])
         models = {str(place): model for place, model in enumerate(loaded.scoring())}
 
         def take(outcome: dict[str, Any] | ScorewireError) -> None:
@@ -176,14 +177,14 @@ class ScorerActor(ServingActor):
             if isinstance(model, CodeModel) and model.code is not None
         }
         self._with_code += len(rows)
-        deadline = min(request.deadline for request, _ in rows)
+        deadline = min(row.request.deadline for row in rows)
         self.code.gather(wanted, deadline, take, {"release": loaded.release})
 
     def _fail_rows(self, loaded: Loaded, rows: list[Row], error: ScorewireError) -> None:
         """Fail the one row of a batch on which code fails, and score the others alone."""
         if len(rows) == 1 or isinstance(error, UnavailableError | ClosedError):
-            for request, _ in rows:
-                self.listener.refuse(request, error)
+            for row in rows:
+                row.refuse(error)
             return
         for row in rows:
             self._ask_code(loaded, [row])
@@ -192,7 +193,7 @@ class ScorerActor(ServingActor):
         """Refuse the one row of a batch that a model cannot take, and score the others alone."""
         if len(rows) == 1:
             refusal = TransactionRefusedError(str(error), field=error.field, rule=error.rule)
-            self.listener.refuse(rows[0][0], refusal)
+            rows[0].refuse(refusal)
             return
         for row in rows:
             self._score(loaded, [row])
@@ -203,18 +204,6 @@ def _release(body: dict[str, object]) -> int:
     if not isinstance(number, int):
         raise ProtocolError("a vector names the release to score it with", field="release", rule="type")
     return number
-
-
-def _vectors(body: dict[str, object]) -> Vectors:
-    """Return features stage to vector: `vector` is that of the stage `features`, `vectors` has all."""
-    vector = body.get("vector")
-    if isinstance(vector, bytes):
-        return {FEATURES: vector}
-    vectors = body.get("vectors")
-    if not isinstance(vectors, dict) or not all(isinstance(one, bytes) for one in vectors.values()):
-        field = "vector" if vectors is None else "vectors"
-        raise ProtocolError("a vector is raw little-endian float32", field=field, rule="type")
-    return vectors
 
 
 def _check_widths(loaded: Loaded, vectors: Vectors) -> None:

@@ -23,7 +23,7 @@ from transport.client.errors import (
     TransactionRefusedError,
     UnknownReleaseError,
 )
-from transport.client.pool import MAX_FAILURES
+from transport.client.member import MAX_FAILURES
 from transport.client.wire import Kind
 
 Processes = Callable[..., ProcessNode]

@@ -16,6 +16,8 @@ from .health import Health
 from .route import GREETING_MS, Route
 from .wire import Kind
 
+#: Failed members after which a request is given up: it may itself be what kills them.
+MAX_FAILURES = 3
 #: Frames read from one member before the others have their turn.
 _FRAMES_A_TURN = 256
 

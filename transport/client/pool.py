@@ -32,7 +32,7 @@ from .errors import (
 from .hedge import Hedger
 from .lead import Lead, heard
 from .loop import Sources
-from .member import Member, Request, State
+from .member import MAX_FAILURES, Member, Request, State
 from .stats import PoolStats
 from .throttle import Throttle
 from .wire import Kind
@@ -44,8 +44,6 @@ Done = Callable[[bytes | Exception], None]
 BEAT_S = 0.05
 #: Unanswered beats after which a member is silent.
 MISSES = 3
-#: Failed members after which a request is given up: it may itself be what kills them.
-MAX_FAILURES = 3
 #: Requests under way beyond which a caller is told `overloaded`.
 MAX_IN_FLIGHT = 50_000
 #: Repetitions after an error for each request, in the long run and at once. What was lost with a node is
@@ -133,13 +131,15 @@ class Pool:
         """Return all counts, by name."""
         return {**asdict(self.stats), "in_flight": self._in_flight, "newest": self._lead.newest}
 
-    def submit(self, kind: Kind, body: bytes, deadline: float, done: Done, *, newest: bool = False) -> None:
+    def submit(
+        self, kind: Kind, body: bytes, until: float, done: Done, *, newest: bool = False, failed: int = 0
+    ) -> None:
         """Ask one member, and another if need be, until the deadline (time.monotonic seconds).
 
         `done` is called once, in this thread: with the answer's frame, or with a ScorewireError. `newest`:
-        ask none who acts on an older release than another told of.
+        ask none who acts on an older release than another told of. `failed`: by how many nodes before.
         """
-        request = Request(kind, body, deadline, done, newest)
+        request = Request(kind, body, until, done, newest, failures=failed)
         if self._in_flight >= MAX_IN_FLIGHT:
             done(OverloadedError(f"{self._in_flight} requests are under way already", retry_after=_BUSY_S))
             return

@@ -35,6 +35,9 @@ MAX_SOCKET_BYTES = 16 << 20
 #: Longest budget that fits the header, in seconds (71 minutes).
 MAX_BUDGET_S = (2**32 - 1) / 1e6
 
+#: A body that was read, or is to be packed.
+Body = dict[str, Any]
+
 _MAGIC = b"SW"
 #: What makes a request a replay: the first entry of its body.
 REPLAY: Mapping[str, str] = {"priority": "replay"}
@@ -169,17 +172,26 @@ def too_large(size: int) -> TooLargeError:
     return TooLargeError(detail, field="message", rule="size")
 
 
+def error_body(error: ScorewireError) -> Body:
+    """Return the body of an ERROR message."""
+    body: Body = {"code": error.code, "detail": error.detail, "field": error.field, "rule": error.rule}
+    if isinstance(error, OverloadedError) and error.retry_after:
+        body["retry_after"] = error.retry_after
+    return body
+
+
 def pack_error(error: ScorewireError) -> bytes:
     """Pack an error as the body of an ERROR message."""
-    body = {"code": error.code, "detail": error.detail, "field": error.field, "rule": error.rule}
-    if isinstance(error, OverloadedError) and error.retry_after:
-        return pack_body({**body, "retry_after": error.retry_after})
-    return pack_body(body)
+    return pack_body(error_body(error))
 
 
 def unpack_error(frame: bytes) -> ScorewireError:
     """Read an ERROR message."""
-    body = unpack_body(frame)
+    return error_of(unpack_body(frame))
+
+
+def error_of(body: Mapping[str, Any]) -> ScorewireError:
+    """Return the error that a body names."""
     code, detail, field, rule = (str(body.get(name, "")) for name in ("code", "detail", "field", "rule"))
     error = error_from_wire(code or "internal", detail, field, rule)
     retry_after = body.get("retry_after")

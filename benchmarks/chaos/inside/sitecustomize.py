@@ -22,7 +22,7 @@ def _poison_scorer(actor: Any) -> None:
     honest = actor._score  # noqa: SLF001 - from outside, as whoever debugs it would
 
     def score(self: Any, loaded: Any, rows: Any) -> None:
-        if any(_VECTOR in vector for _, vectors in rows for vector in vectors.values()):
+        if any(_VECTOR in vector for row in rows for vector in row.vectors.values()):
             raise RuntimeError("poison, by the chaos bench")
         honest(self, loaded, rows)
 
@@ -33,7 +33,7 @@ def _poison_preprocessor(actor: Any) -> None:
     honest = actor.finish
 
     def finish(self: Any, call: Any, outcome: Any) -> None:
-        if call.id == ID and isinstance(outcome, bytes):
+        if call.id == ID and not isinstance(outcome, Exception):
             raise RuntimeError("poison, by the chaos bench")
         honest(self, call, outcome)
 
