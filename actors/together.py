@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transport.client.pool import Pool
 
 #: Rows of one message at most: what a message costs is little by then, and the first row waits for the last.
-ROWS: Final = 16
+ROWS: Final = 32
 #: Rows share a message, and with it a deadline, whose times left are within a twentieth of each other.
 _ALIKE: Final = 20.0
 #: What a scorer said of a row: scores, or an error; None where that is not known.

@@ -20,7 +20,7 @@ class Target:
 
     Attributes:
         service: its name.
-        addresses: endpoints of preprocessors; or one address of HTTP, `host:port`.
+        addresses: endpoints of preprocessors; or addresses of HTTP, `host:port`.
     """
 
     service: str

@@ -57,10 +57,10 @@ class Http:
     headers: str = "Content-Type: application/json\r\n"
 
     def caller(self, addresses: list[str]) -> Caller:
-        """Return connections to the one address, `host:port`."""
-        host, port = addresses[0].rsplit(":", 1)
+        """Return connections to the addresses, `host:port`, in turn."""
+        parts = [one.rsplit(":", 1) for one in addresses]
         requests = [self._request(*one) for one in enumerate(rows().tolist())]
-        return HttpCaller((host, int(port)), requests)
+        return HttpCaller([(host, int(port)) for host, port in parts], requests)
 
     def score(self, answer: bytes) -> float:
         """Return what `read` finds."""

@@ -8,6 +8,7 @@ again, so that nothing waits for a timer.
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import select
 import socket
@@ -132,12 +133,12 @@ class HttpCaller:
     """Connections that are kept alive, as many as are needed at once.
 
     Args:
-        address: host and port.
+        addresses: hosts and ports, connected to in turn.
         requests: whole requests.
     """
 
-    def __init__(self, address: tuple[str, int], requests: Sequence[bytes]) -> None:
-        self._address = address
+    def __init__(self, addresses: Sequence[tuple[str, int]], requests: Sequence[bytes]) -> None:
+        self._addresses = itertools.cycle(addresses)
         self._requests = requests
         self._idle: list[_Connection] = []
         self._all: dict[int, _Connection] = {}
@@ -172,7 +173,7 @@ class HttpCaller:
             self.submit(*self._waiting.popleft())
 
     def _connect(self) -> _Connection:
-        connection = _Connection(self._address)
+        connection = _Connection(next(self._addresses))
         self._all[connection.socket.fileno()] = connection
         self._epoll.register(connection.socket.fileno(), select.EPOLLIN)
         return connection

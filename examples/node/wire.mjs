@@ -59,6 +59,6 @@ export function unpack(frame) {
   }
   const scores = body[`${MARK}scores`];
   body = unmarked(body);
-  if (scores) body.scores = new Map(Object.entries(scores).map(([name, one]) => [name.slice(1), one]));
+  if (scores && !Array.isArray(scores)) body.scores = new Map(Object.entries(scores).map(([name, one]) => [name.slice(1), one]));
   return { kind, number: raw.readUInt32LE(4), id, body };
 }
