@@ -116,7 +116,8 @@ def test_figures_agree_with_what_was_done(whole: Whole) -> None:
     assert grown("scorewire_stage_seconds_count", stage="queue") == 53
     assert 0 < grown("scorewire_stage_seconds_sum", stage="total") < 50
     assert grown("scorewire_batch_requests_sum") == 53
-    assert grown("scorewire_scorers_answered_total") == 50
+    # Vectors that were at hand at once shared a request.
+    assert 0 < grown("scorewire_scorers_answered_total") <= 50
     assert grown("scorewire_tee_ring_offered_total") == 50
     assert value(after["preprocessor-0"], "scorewire_scorers", state="ready") == 1
     assert value(after["preprocessor-0"], "scorewire_release") == 1
