@@ -25,8 +25,8 @@ from models.pages import Pages
 #: The configuration file that is read when none is named.
 DEFAULT_FILE = Path("scorewire.toml")
 
-#: What the operating system takes as the path of a Unix socket.
-_LONGEST_SOCKET_PATH = 100
+#: Where Linux has a memory file system.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is its user's alone
 
 
 def _public_key(text: str) -> str:
@@ -200,7 +200,9 @@ class TeeSettings(Section):
     spool_mb: Annotated[float, Field(gt=0)] = 1024
     """Megabytes that may wait there; beyond them the oldest go."""
     memory_mb: Annotated[float, Field(gt=0)] = 64
-    """Megabytes that a preprocessor keeps while its tee is away; beyond them the oldest go."""
+    """Megabytes in which a preprocessor keeps what its tee has not yet seen to; the oldest go beyond them."""
+    rings: Path | None = None
+    """Where that memory is shared: in a memory file system; by default a directory of its own in /dev/shm."""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
     """The share of transactions that are copied, chosen by a hash of their ids."""
     always: str = ""
@@ -363,13 +365,13 @@ def spool_directory(settings: Settings) -> Path:
     return spool.expanduser().absolute() / settings.environment
 
 
-def tee_address(settings: Settings) -> str:
-    """Return where the tee of this host listens: a Unix socket that its user alone can reach."""
-    path = spool_directory(settings) / "tee.sock"
-    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        path = Path(tempfile.gettempdir()) / f"scorewire-{os.getuid()}-{digest}" / "tee.sock"
-    return f"ipc://{path}"
+def ring_directory(settings: Settings) -> Path:
+    """Return where preprocessors make the rings that the tee of this host reads, one directory a spool."""
+    rings, spool = settings.tee.rings, spool_directory(settings)
+    if rings is not None:
+        return rings.expanduser().absolute() / settings.environment
+    memory = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
+    return memory / f"scorewire-{os.getuid()}-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:16]}"
 
 
 def node_name(role: str, index: int) -> str:

@@ -19,7 +19,7 @@ from actors.config import (
     ScorerSettings,
     Settings,
     node_name,
-    tee_address,
+    ring_directory,
 )
 from actors.garbage import settle
 from actors.governor import GovernorActor, Peers
@@ -31,6 +31,7 @@ from actors.serving import ServingActor
 from actors.state import NodeState
 from actors.supervisor import ChildSpec, Supervisor, run_top
 from actors.traces import Traces
+from transport.errors import TeeRingError
 from transport.tee_ring import TeeRing
 from transport.threads import serving_context
 
@@ -79,8 +80,7 @@ class Node:
             resource = {**names, "deployment.environment.name": settings.environment}
             self._state.traces = Traces(settings.traces, resource)
         if role == "preprocessor" and settings.kafka is not None:
-            self._state.tee = TeeRing(int(settings.tee.memory_mb * 1e6))
-            self._state.tee_address = tee_address(settings)
+            self._state.tee = _ring(settings, self._state.node_id)
 
     def run(self) -> int:
         """Run until it is told to stop; return the exit code of the process."""
@@ -100,6 +100,8 @@ class Node:
         self._context.destroy(linger=0)
         if self._state.traces is not None:
             self._state.traces.close()
+        if self._state.tee is not None:
+            self._state.tee.close()
         logger.info("node %s ends with %d", self._state.node_id, code)
         return code
 
@@ -187,3 +189,12 @@ class Node:
 
     def _serving_refs(self) -> list[pykka.ActorRef[Any]]:
         return [ref for name, ref in self._alive.items() if name in self._state.endpoints and ref.is_alive()]
+
+
+def _ring(settings: Settings, node_id: str) -> TeeRing:
+    """Make the ring of a preprocessor. Answers are worth more than copies: it serves without one, too."""
+    try:
+        return TeeRing(ring_directory(settings), node_id, int(settings.tee.memory_mb * 1e6))
+    except TeeRingError as error:
+        logger.error("no answer of this node reaches the tee, and each counts as dropped: %s", error)  # noqa: TRY400 - its text says it all
+        return TeeRing(None, node_id, 0)

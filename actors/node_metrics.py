@@ -83,9 +83,8 @@ TEE: Final[Mapping[str, Metric]] = {
     "offered": counter("tee_ring_offered", "Answers that were given to the tee's ring."),
     "acknowledged": counter("tee_ring_acknowledged", "Answers that are safe, by the tee's word."),
     "dropped": counter("tee_ring_dropped", "Answers that were lost, since the tee was away for too long."),
-    "resent": counter("tee_ring_resent", "Answers that were sent to the tee again."),
     "held": gauge("tee_ring_held", "Answers that are held and not safe yet."),
-    "held_bytes": gauge("tee_ring_held_bytes", "Memory of what is held."),
+    "held_bytes": gauge("tee_ring_held_bytes", "Bytes of the ring that hold them."),
 }
 #: The same of each package of code that a release runs.
 CODE: Final[Mapping[str, Metric]] = {

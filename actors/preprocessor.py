@@ -36,15 +36,13 @@ from transport.client.errors import (
 from transport.client.pool import Pool
 from transport.client.wire import Kind
 from transport.listener import Request, overloaded
-from transport.tee import TeeSender
-from transport.tee_wire import CANARY
+from transport.tee_record import CANARY
+from transport.tee_ring import TeeRing
 
 logger = logging.getLogger(__name__)
 
 #: Transactions under way in one preprocessor beyond which it says `overloaded`.
 MAX_IN_FLIGHT = 2_000
-#: Seconds that a stopping preprocessor waits at most for its tee to take what it holds.
-HAND_OVER_S = 2.0
 #: Seconds after which there may be fewer.
 FULL_RETRY_S = 0.01
 
@@ -71,47 +69,21 @@ class PreprocessorActor(ServingActor):
         state.code_counters[name] = self.code.counters
         #: How often a decision rule could not be evaluated for a transaction.
         self.rule_errors = 0
-        self._tee: TeeSender | None = None
+        self._tee = state.tee
         self._policies: dict[int, bytes] = {}
         #: How often a release's fallback was answered, since no score came in time.
         self.fallbacks = 0
 
     def on_start(self) -> None:
-        """Reach the scorers that are known, and the tee where there is one, then listen."""
+        """Reach the scorers that are known, then listen."""
         self.pool = Pool(self.loop, self.context, self.state.scorers)
         self._together = Together(self.pool)
         self.loop.add(follower(self.state, self.pool.heard))
-        ring = self.state.tee
-        if ring is not None:
-            address, node_id = self.state.tee_address, self.state.node_id
-            self._tee = TeeSender(
-                self.loop, self.context, ring, address, node_id, busy=lambda: self._in_flight > 0
-            )
         try:
             super().on_start()
         except BaseException:
             self.pool.close()
-            self._close_tee()
             raise
-
-    def on_stop(self) -> None:
-        """Finish what is under way, then hand over to the tee what it has not got yet."""
-        super().on_stop()
-        if self._tee is not None:
-            left = self._tee.drain(HAND_OVER_S)
-            if left:
-                logger.error("%d answers did not reach the tee before this node ended", left)
-        self._close_tee()
-
-    def on_failure(self, *reason: object) -> None:
-        """Free the endpoint; the ring is handed on to the actor that takes this one's place."""
-        super().on_failure(*reason)
-        self._close_tee()
-
-    def _close_tee(self) -> None:
-        if self._tee is not None:
-            logger.info("%s counted towards its tee %s", self.name, self._tee.ring.counters())
-            self._tee.close()
 
     def close(self) -> None:
         """Close the pool first: what it holds is refused, so that callers ask another preprocessor."""
@@ -120,6 +92,8 @@ class PreprocessorActor(ServingActor):
         logger.info("%s counted of code %s", self.name, self.code.counters())
         self.code.close()
         logger.info("%s counted %d fallback answers", self.name, self.fallbacks)
+        if self._tee is not None:
+            logger.info("%s counted towards its tee %s", self.name, self._tee.counters())
         self.pool.close()
         super().close()
 
@@ -326,8 +300,8 @@ class PreprocessorActor(ServingActor):
         if left and self._tee is not None and not call.request.replay:
             self._copy(self._tee, call, packed)
 
-    def _copy(self, tee: TeeSender, call: Call, answer: bytes) -> None:
-        """Hand the parts of an answered transaction to the tee, as they are."""
+    def _copy(self, tee: TeeRing, call: Call, answer: bytes) -> None:
+        """Put the parts of an answered transaction into the tee's ring, as they are."""
         loaded, canary = call.loaded, self.state.holdings.canary
         policy = self._policies.get(loaded.release)
         if policy is None:

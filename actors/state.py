@@ -103,8 +103,7 @@ class NodeState:
         refuse_after_s: seconds after that from which on no release is stamped any more.
         code_crew: the workers of each package of code in each actor.
         code_counters: id of each serving actor to what it has counted of code, by package.
-        tee: what was answered and its tee has not got yet; None where no copy is kept.
-        tee_address: where that tee listens.
+        tee: takes what was answered, for the tee of the host; None where no copy is kept.
         health: where its health is asked, as host:port; "" until somebody answers there.
         leaving: it takes its leave: whoever asks is told so, and callers move on.
         sign_at: when a serving actor that no beat over ZeroMQ reaches last gave a sign (time.monotonic
@@ -129,7 +128,6 @@ class NodeState:
     code_crew: CodeCrew = field(default_factory=CodeCrew)
     code_counters: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
     tee: TeeRing | None = None
-    tee_address: str = ""
     health: str = ""
     leaving: bool = False
     sign_at: float | None = None

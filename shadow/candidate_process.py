@@ -25,6 +25,7 @@ from actors.config import Settings
 from actors.evaluation import Evaluator
 from actors.loading import PipelineLoader
 from actors.logs import start_log
+from actors.priority import step_back
 from governance.database import connect
 from governance.errors import CacheError
 from shadow import frames
@@ -50,7 +51,7 @@ def main() -> None:
     parent = os.getppid()
     threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
     greeting = frames.receive(link)
-    os.nice(greeting["nice"])
+    step_back(greeting["nice"])
     _limit_memory(greeting["memory_bytes"])
     settings = Settings.model_validate_json(greeting["settings"])
     start_log(settings, "candidate", f"candidate-{os.getpid()}", level="WARNING")

@@ -16,7 +16,7 @@ from shadow.errors import RecordError, SamplingError
 from shadow.record import LiveRecord
 from transport.client import wire
 from transport.client.errors import ProtocolError
-from transport.tee_wire import CANARY, RawRecord
+from transport.tee_record import CANARY, RawRecord
 
 
 class Sampler:

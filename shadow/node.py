@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Final
 
 from actors.config import KafkaSettings, Settings, node_name
 from actors.errors import ConfigError
+from actors.priority import step_back
 from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
@@ -199,7 +199,7 @@ class ShadowNode:
 
 def run_shadow_node(settings: Settings, index: int) -> int:
     """Run a shadow node until SIGTERM or SIGINT; return the exit code of the process."""
-    os.nice(settings.shadow.nice)  # live nodes of the same host come first
+    step_back(settings.shadow.nice)  # live nodes of the same host come first
     node = ShadowNode(settings, index)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())

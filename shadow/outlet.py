@@ -30,7 +30,7 @@ STUCK_S: Final = 3.0
 #: Records of the spool that are on their way to Kafka at once.
 REPLAY_WINDOW: Final = 2_000
 #: Seconds between two looks for delivery reports, and at whether Kafka is back.
-_POLL_S, _AWAY_S, _IDLE_S = 0.02, 0.05, 1.0
+_POLL_S, _AWAY_S, _IDLE_S = 0.05, 0.05, 1.0
 #: What no second try will mend; such a record is counted and let go.
 _HOPELESS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD}

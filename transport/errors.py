@@ -1,8 +1,8 @@
-"""What can go wrong in the sockets of a node.
+"""What can go wrong in the sockets of a node, and in the memory that it shares.
 
 TransportError
 ├── BindRefusedError   a socket would listen where it must not, or cannot
-└── TeeFrameError      a frame is none that a preprocessor and its tee exchange: it is counted and left out
+└── TeeRingError       a ring between a preprocessor and its tee cannot be made or read, or a record in it
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ class BindRefusedError(TransportError):
     """Raised when a node may not, or cannot, listen at an address. Whoever configured it must act."""
 
 
-class TeeFrameError(TransportError):
-    """Raised when a frame between a preprocessor and its tee cannot be read. Nobody need act."""
+class TeeRingError(TransportError):
+    """Raised when a ring cannot be made, or what is in it cannot be read; names the file, and why."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from actors.config import Settings, spool_directory
+from actors.config import Settings, ring_directory, spool_directory
 from actors.doctor.finding import Finding, failure, ok, warning
 from actors.host_commands import here
 from transport.errors import BindRefusedError
@@ -29,17 +29,26 @@ _COLLAPSE: Final = (6, 1)
 
 def check_directories(settings: Settings) -> Iterator[Finding]:
     """See whether files can be written where the configuration says, and how much room is left."""
+    preprocessors = settings.preprocessor.nodes
     wanted = {"cache": (settings.cache, _FREE), "logs": (settings.logs, _FREE)}
     if settings.kafka is not None:
         spool = spool_directory(settings)
-        held = sum(file.stat().st_size for file in spool.glob("*") if file.is_file()) if spool.is_dir() else 0
-        wanted["tee.spool"] = (spool, max(0, int(settings.tee.spool_mb * 1e6) - held))
+        wanted["tee.spool"] = (spool, max(0, int(settings.tee.spool_mb * 1e6) - _held(spool)))
+        rings = ring_directory(settings)
+        wanted["tee.rings"] = (
+            rings,
+            max(0, int(settings.tee.memory_mb * 1e6) * preprocessors - _held(rings)),
+        )
     if settings.haproxy is not None:
         wanted["haproxy.directory"] = (settings.haproxy.directory, 1 << 20)
     if settings.shadow.parquet is not None:
         wanted["shadow.parquet"] = (settings.shadow.parquet, _FREE)
     for key, (path, needed) in wanted.items():
         yield _directory(key, path.expanduser().absolute(), needed)
+
+
+def _held(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.glob("*") if file.is_file())
 
 
 def _directory(key: str, path: Path, needed: int) -> Finding:

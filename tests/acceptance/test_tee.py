@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from sklearn.ensemble import RandomForestClassifier
 
+from actors.config import ring_directory
 from examples.card_payments import PAYMENT_SPEC, simulate
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
@@ -123,7 +124,7 @@ def teed(directory: Path) -> Iterator[Teed]:
         kafka = (
             f"[kafka]\nbootstrap_servers = '{broker.bootstrap_servers}'\npartitions = 4\nreplication = 1\n"
         )
-        tee = "[tee]\nmemory_mb = 8\n[sink]\nnodes = 0\n"
+        tee = "[tee]\nmemory_mb = 4\n[sink]\nnodes = 0\n"
         system = start_system(directory, postgres, preprocessors=1, scorers=1, more=kafka + tee)
         try:
             payments = serve(system)
@@ -230,13 +231,30 @@ def test_a_stopped_tee_costs_no_answer_and_little_memory_and_what_is_dropped_is_
     assert len(found) < 8_000
 
 
-def test_a_preprocessor_that_is_stopped_hands_over_first(teed: Teed) -> None:
+def test_a_preprocessor_that_is_stopped_leaves_what_it_answered_to_the_tee(teed: Teed) -> None:
     topic = teed.topic()
     ids = teed.score(300)
+    restarts = teed.system.host.restarts()["preprocessor-0"]
     teed.kill("preprocessor-0", signal.SIGTERM)
     wait_until(arrived(topic, ids), "all records")
-    wait_until(lambda: teed.system.host.restarts()["preprocessor-0"] == 1, "a new preprocessor")
-    assert "did not reach the tee" not in teed.system.log("preprocessor-0")
+    wait_until(lambda: teed.system.host.restarts()["preprocessor-0"] > restarts, "a new preprocessor")
     more = teed.score(20)
     wait_until(arrived(topic, more), "records of its successor")
     assert json.dumps(teed.counters())
+
+
+def test_a_preprocessor_and_a_tee_that_are_killed_together_lose_no_answer(teed: Teed) -> None:
+    topic = teed.topic()
+    teed.score(50)
+    tee = teed.kill("tee-0", signal.SIGSTOP)
+    try:
+        ids = teed.score(300)  # none of which the tee can have seen
+        restarts = teed.system.host.restarts()["preprocessor-0"]
+        teed.kill("preprocessor-0", signal.SIGKILL)
+        wait_until(lambda: teed.system.host.restarts()["preprocessor-0"] > restarts, "a new preprocessor")
+        ids += teed.score(20)
+    finally:
+        os.kill(tee, signal.SIGKILL)
+    wait_until(arrived(topic, ids), "all records, of both lives")
+    rings = ring_directory(teed.system.settings)
+    wait_until(lambda: len(list(rings.iterdir())) == 1, "only the ring of the preprocessor that lives")

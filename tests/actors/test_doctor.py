@@ -131,6 +131,8 @@ def test_directories_that_cannot_be_or_are_nearly_full_are_told(settings: Settin
         }
     )
     assert the(check_directories(much), "warning").found.startswith("tee.spool:")
+    much = much.model_copy(update={"tee": settings.tee.model_copy(update={"memory_mb": 1e9})})
+    assert the(check_directories(much), "warning").found.startswith("tee.rings:")
 
 
 def test_few_open_files_are_told(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from shadow.live import Sampler, live_record
 from transport.client import wire
 from transport.client.answer import Answer, Decision, Trace, pack_answer
 from transport.client.wire import Kind
-from transport.tee_wire import CANARY, RawRecord
+from transport.tee_record import CANARY, RawRecord
 
 KEEP = FieldPolicy().pack()
 TX = {"id": "t1", "amount": 5.0, "card": "4929"}
