@@ -38,7 +38,8 @@ class Upstream:
         # After an outage of the database all beats there are old, and nobody is on its list.
         self._pools[Kind.SCORE].set_members(preprocessors, keep=True)
         self._pools[Kind.VECTOR].set_members(scorers, keep=True)
-        self._loop.poke()
+        for pool in self._pools.values():
+            self._loop.poke(pool)
 
     async def ask(self, kind: Kind, body: bytes, deadline: float, *, newest: bool = False) -> bytes:
         """Return the frame that answers one request (deadline: time.monotonic seconds).
@@ -100,8 +101,9 @@ class Upstream:
 
     def submit(self, kind: Kind, body: bytes, deadline: float, done: Done, *, newest: bool = False) -> None:
         """Ask; `done` may be called at once."""
-        self._pools[kind].submit(kind, body, deadline, done, newest=newest)
-        self._loop.poke()
+        pool = self._pools[kind]
+        pool.submit(kind, body, deadline, done, newest=newest)
+        self._loop.poke(pool)
 
 
 class _Many:

@@ -164,6 +164,15 @@ def test_a_gateway_answers_every_kind_of_request_of_its_benchmark() -> None:
     assert facts["score"]["64"]["p99_ms"] >= facts["score"]["64"]["p50_ms"] > 0
 
 
+def test_nodes_with_and_without_traces_are_compared() -> None:
+    command = [sys.executable, "-m", "benchmarks.traces", "--json", "--calls", "200", "--rounds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ways = json.loads(done.stdout)["ways"]
+    assert set(ways) == {"off", "none sampled", "1 of 100", "all"}
+    assert ways["all"]["cpu_us_64"] > 0
+
+
 def test_the_http_servers_are_compared() -> None:
     names = ["httptools alone", "uvicorn, ASGI"]
     command = [

@@ -106,7 +106,7 @@ def test_a_pool_on_an_event_loop_answers_all_retries_and_keeps_deadlines(
 
         body = wire.pack_transaction({"do": do, "payload": payload})
         pool.submit(Kind.SCORE, body, time.monotonic() + seconds, done)
-        loop.poke()
+        loop.poke(pool)
         return await found
 
     async def everything() -> None:

@@ -21,8 +21,8 @@ from .wire import Kind
 class AsyncLoop(Sources):
     """Serves sources on an event loop, in the event loop's thread.
 
-    ZeroMQ's descriptors tell of changes and not of states, and sending may swallow such a change: call `poke`
-    after whatever was sent.
+    ZeroMQ's descriptors tell of changes and not of states, and sending may swallow such a change: `poke` a
+    source after whatever it has sent.
 
     Args:
         aio: the event loop.
@@ -33,7 +33,7 @@ class AsyncLoop(Sources):
         self._aio = aio
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._coming = False
+        self._poked: list[Source] = []
         self._closed = False
 
     def watch(self, pollable: Pollable, source: Source) -> None:
@@ -43,8 +43,8 @@ class AsyncLoop(Sources):
             NotImplementedError: this kind of event loop watches no sockets.
         """
         super().watch(pollable, source)
-        self._aio.add_reader(_descriptor(pollable), self.poke)
-        self.poke()
+        self._aio.add_reader(_descriptor(pollable), self.poke, source)
+        self.poke(source)
 
     def unwatch(self, pollable: Pollable) -> None:
         """Watch a pollable no more. Call it before it is closed."""
@@ -52,11 +52,13 @@ class AsyncLoop(Sources):
             self._aio.remove_reader(_descriptor(pollable))
         super().unwatch(pollable)
 
-    def poke(self) -> None:
-        """Take a turn as soon as what runs now is done."""
-        if not self._coming and not self._closed:
-            self._coming = True
+    def poke(self, source: Source) -> None:
+        """Let a source have its turn as soon as what runs now is done."""
+        if source in self._poked or self._closed:
+            return
+        if not self._poked:
             self._aio.call_soon(self._turn)
+        self._poked.append(source)
 
     def close(self) -> None:
         """Take no further turn."""
@@ -65,13 +67,11 @@ class AsyncLoop(Sources):
             self._timer.cancel()
 
     def _turn(self) -> None:
-        self._coming = False
-        if self._closed:
-            return
+        poked, self._poked = self._poked, []
         try:
-            for source in list(self._sources):
-                if source.pump():
-                    self.poke()
+            for source in poked:
+                if source in self._sources and source.pump():
+                    self.poke(source)
         finally:
             self._set_timer()
 
@@ -79,7 +79,7 @@ class AsyncLoop(Sources):
         """Have a turn taken when the next source is due. A timer that comes too early does no harm."""
         dues = [due for source in self._sources if (due := source.due()) is not None]
         due = min(dues, default=math.inf)
-        if due >= self._timer_at:
+        if due >= self._timer_at or self._closed:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -89,7 +89,8 @@ class AsyncLoop(Sources):
 
     def _ring(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        self._turn()
+        for source in self._sources:
+            self.poke(source)
 
 
 def _descriptor(pollable: Pollable) -> int:
@@ -140,7 +141,7 @@ class AsyncChannel:
         """
         self.open()
         self._pool.submit(kind, body, time.monotonic() + deadline_s, done, newest=newest)
-        self._loop.poke()
+        self._loop.poke(self._pool)
 
     def set_members(self, endpoints: Collection[str]) -> None:
         """Make these the members of the pool."""
@@ -148,7 +149,7 @@ class AsyncChannel:
         if self._aio is not None:
             self.open()
             self._pool.set_members(endpoints)
-            self._loop.poke()
+            self._loop.poke(self._pool)
 
     def inspect(self) -> dict[str, Any]:
         """Return the members' states and the pool's counters."""
