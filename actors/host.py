@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from actors import notify
 from actors.config import Settings
@@ -22,6 +21,7 @@ from actors.errors import ControlError
 from actors.launcher import PARENT_FD, Launcher, ProcessSpec, ProcessState
 from actors.metrics import launcher_page
 from actors.probes import Probes
+from transport.client.running import Running
 from transport.health import Health
 
 _RUN = Path(__file__).parents[1] / "run.py"
@@ -36,7 +36,7 @@ _MOST = 256
 Step = Callable[[str], None]
 
 
-class Host:
+class Host(Running):
     """Runs the nodes of a host as processes.
 
     Args:
@@ -222,22 +222,6 @@ class Host:
         port = (f"--port={self._ports[index]}",) if role == "preprocessor" and self._ports else ()
         argv = (sys.executable, str(run), "node", role, f"--index={index}")
         return ProcessSpec(f"{role}-{index}", (*argv, *self._said, *port, f"--parent-fd={PARENT_FD}"))
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:  # an interrupt among the starts as well
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _check_code(run: Path) -> None:

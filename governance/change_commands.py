@@ -38,6 +38,21 @@ PANEL = "Change what is served"
 STEP_MINUTES = 30.0
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; whoever looks back will read it.")]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A bundle: digest, its beginning, or name. SCORE=BUNDLE for a further score."),
+]
+FeaturesOption = Annotated[
+    list[str] | None, typer.Option(help="A feature spec: the same. SCORE=SPEC where a score has its own.")
+]
+DecisionOption = Annotated[str | None, typer.Option(help="Decision rules: the same.")]
+DeadlineOption = Annotated[float, typer.Option(help="Seconds that the nodes have to prepare it.")]
+CanaryOption = Annotated[
+    float | None, typer.Option(help="Give it to so many percent of keys, beside the current one.")
+]
+CanaryKeyOption = Annotated[
+    str, typer.Option(help="The field whose value is the key.", show_default="the id")
+]
 RoleOption = Annotated[str, typer.Option(help="As what: a role that the policy asks for.")]
 ProposalArgument = Annotated[int, typer.Argument(help="The proposal's number.")]
 
@@ -69,29 +84,17 @@ class _ChangeCommands:
 
     def promote(
         self,
-        model: Annotated[
-            list[str] | None,
-            typer.Option(help="A bundle: digest, its beginning, or name. SCORE=BUNDLE for a further score."),
-        ] = None,
-        features: Annotated[
-            list[str] | None,
-            typer.Option(help="A feature spec: the same. SCORE=SPEC where a score has its own."),
-        ] = None,
-        decision: Annotated[str | None, typer.Option(help="Decision rules: the same.")] = None,
+        model: ModelOption = None,
+        features: FeaturesOption = None,
+        decision: DecisionOption = None,
         drop: Annotated[
             list[str] | None, typer.Option(help="A stage to do without: decision, model:SCORE, ...")
         ] = None,
         slot: Annotated[str, typer.Option(help="Which slot of the environment.")] = "champion",
         comment: Annotated[str, typer.Option(help="Why.")] = "",
-        deadline: Annotated[
-            float, typer.Option(help="Seconds that the nodes have to prepare it.")
-        ] = PREPARE_S,
-        canary: Annotated[
-            float | None, typer.Option(help="Give it to so many percent of keys, beside the current one.")
-        ] = None,
-        canary_key: Annotated[
-            str, typer.Option(help="The field whose value is the key.", show_default="the id")
-        ] = "",
+        deadline: DeadlineOption = PREPARE_S,
+        canary: CanaryOption = None,
+        canary_key: CanaryKeyOption = "",
         schedule: Annotated[
             str, typer.Option(help="Let the canary grow by itself, as in 1,5,25,100.", show_default="by hand")
         ] = "",

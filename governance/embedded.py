@@ -12,13 +12,13 @@ import stat
 import subprocess
 import tempfile
 import time
-import types
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 
 from governance.errors import EmbeddedPostgresError
+from transport.client.running import Running
 
 #: Seconds that a start or a stop may take.
 START_S, STOP_S = 60.0, 30.0
@@ -28,7 +28,7 @@ _LONGEST_SOCKET_PATH = 100
 _STAND_IN = "nobody"
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Running):
     """A PostgreSQL server of our own, reached through a Unix socket, and by nothing else unless told so.
 
     As root it runs as `nobody`, and directories on the way to its files are made passable for others.
@@ -120,22 +120,6 @@ class EmbeddedPostgres:
     def kill(self) -> None:
         """Kill it as a crash would; `start` recovers it."""
         self._end(signal.SIGKILL)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _prepare(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,14 @@ import signal
 import socket
 import subprocess
 import time
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
 
 from actors.config import KafkaSettings
 from shadow.errors import BrokerError, EmbeddedBrokerError
 from shadow.kafka import wait_for_broker
+from transport.client.running import Running
 
 #: Seconds that a start or a stop may take.
 START_S, STOP_S = 30.0, 10.0
@@ -24,7 +23,7 @@ MEMORY = "memory://tansu/"
 _TAIL = 2000
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Running):
     """A Tansu broker of our own on loopback.
 
     Args:
@@ -120,22 +119,6 @@ class EmbeddedBroker:
     def shut_down(self) -> None:
         """Stop it in order: what it has acknowledged is where its storage keeps it."""
         self._end(signal.SIGTERM)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _wait_until_it_answers(self) -> None:
         give_up_at = time.monotonic() + START_S

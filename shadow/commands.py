@@ -14,7 +14,17 @@ from actors.config_option import settings_or_exit
 from actors.errors import ActorError
 from governance import shadows
 from governance.canary import Canary
-from governance.change_commands import ReasonOption, follow, named_stages
+from governance.change_commands import (
+    CanaryKeyOption,
+    CanaryOption,
+    DeadlineOption,
+    DecisionOption,
+    FeaturesOption,
+    ModelOption,
+    ReasonOption,
+    follow,
+    named_stages,
+)
 from governance.database import Connection
 from governance.errors import ApprovalNeededError, GovernanceError, UnknownShadowError
 from governance.promotion import PREPARE_S
@@ -64,15 +74,9 @@ class _ShadowCommands:
     def start(
         self,
         name: Annotated[str, typer.Argument(help="What to call it.")],
-        model: Annotated[
-            list[str] | None,
-            typer.Option(help="A bundle: digest, its beginning, or name. SCORE=BUNDLE for a further score."),
-        ] = None,
-        features: Annotated[
-            list[str] | None,
-            typer.Option(help="A feature spec: the same. SCORE=SPEC where a score has its own."),
-        ] = None,
-        decision: Annotated[str | None, typer.Option(help="Decision rules: the same.")] = None,
+        model: ModelOption = None,
+        features: FeaturesOption = None,
+        decision: DecisionOption = None,
         sample: Annotated[
             float, typer.Option(help="The share of transactions to evaluate, by a hash of their ids.")
         ] = 1.0,
@@ -172,15 +176,9 @@ class _ShadowCommands:
         self,
         name: NameArgument,
         comment: Annotated[str, typer.Option(help="Why.")] = "",
-        deadline: Annotated[
-            float, typer.Option(help="Seconds that the nodes have to prepare it.")
-        ] = PREPARE_S,
-        canary: Annotated[
-            float | None, typer.Option(help="Give it to so many percent of keys, beside the current one.")
-        ] = None,
-        canary_key: Annotated[
-            str, typer.Option(help="The field whose value is the key.", show_default="the id")
-        ] = "",
+        deadline: DeadlineOption = PREPARE_S,
+        canary: CanaryOption = None,
+        canary_key: CanaryKeyOption = "",
         by: ByOption = "",
         config: ConfigOption = None,
         as_json: JsonOption = False,

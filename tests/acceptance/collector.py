@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gzip
 import threading
-import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
+from transport.client.running import Running
 
-class Collector:
+
+class Collector(Running):
     """Keeps the spans that it is sent."""
 
     def __init__(self) -> None:
@@ -51,6 +52,10 @@ class Collector:
         """Return the spans of a trace, by their names."""
         return {one["name"]: one for one in list(self._spans) if one["trace"] == trace}
 
+    def start(self) -> None:
+        """Take spans from now on."""
+        self._thread.start()
+
     def stop(self) -> None:
         """Take nothing more. Stopping twice is harmless."""
         if self._thread.is_alive():
@@ -60,18 +65,6 @@ class Collector:
 
     def count(self) -> int:
         return len(self._spans)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _read(span: Any, service: str) -> dict[str, Any]:

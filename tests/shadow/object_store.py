@@ -6,19 +6,22 @@ import socket
 import subprocess
 import sys
 import time
-import types
 import urllib.error
 import urllib.request
-from typing import Self
+
+from transport.client.running import Running
 
 START_S = 60.0
 BUCKET = "kafka"
 
 
-class ObjectStore:
+class ObjectStore(Running):
     """Moto's S3 on loopback, in a process of its own. Tansu's storage beside memory is S3 alone."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as held:
             port = held.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
@@ -36,20 +39,16 @@ class ObjectStore:
                 assert time.monotonic() < give_up_at, "moto.server does not answer"
                 time.sleep(0.1)
             else:
-                return self
+                return
 
     def _make_bucket(self) -> None:
         request = urllib.request.Request(f"{self._url}/{BUCKET}", method="PUT")
         urllib.request.urlopen(request, timeout=5).close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     @property
     def storage(self) -> str:

@@ -23,16 +23,16 @@ import itertools
 import os
 import threading
 import time
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import zmq
 
 from . import wire
 from .answer import Answer, Decision, Trace, pack_answer
 from .errors import ScorewireError
+from .running import Running
 from .wire import Kind
 
 #: What is said to one transaction: scores, a whole answer, an error, or nothing at all.
@@ -82,7 +82,7 @@ def answer(
     return Answer(id, scores, trace, Decision(outcome, reasons) if outcome else None, fallback)
 
 
-class Server:
+class Server(Running):
     """Answers transactions in a thread of its own. Use it as a context manager, or start and stop it.
 
     Args:
@@ -140,18 +140,6 @@ class Server:
             self._thread.join(_JOIN_S)
             self._thread = None
             self._later.clear()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _run(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
         try:
