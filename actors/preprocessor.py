@@ -296,7 +296,7 @@ class PreprocessorActor(ServingActor):
     def _answer(self, call: Call, answer: Answer) -> None:
         """Let the answer leave; then, and only if somebody waits for it, copy it."""
         packed = pack_answer(answer)
-        left = self.listener.answer(call.request, packed)
+        left = self.listener.answer(call.request, packed, done=not answer.fallback)
         if left and self._tee is not None and not call.request.replay:
             self._copy(self._tee, call, packed)
 

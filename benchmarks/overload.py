@@ -76,6 +76,7 @@ class Caller:
         self._throttle = Throttle()
         self._ids = count(1)
         self._sent: dict[int, float] = {}
+        self._again_at = 0.0
         # The first answer, after which there is a connection.
         self._send(0, time.monotonic() + _PATIENT_S)
         self._socket.poll(int(_PATIENT_S * 1e3))
@@ -105,9 +106,10 @@ class Caller:
                 at = self._sent.pop(header.id, None)
                 if at is None:  # of a load before
                     continue
-                full = header.kind is not Kind.ANSWER and isinstance(
-                    wire.unpack_error(frame), OverloadedError
-                )
+                error = None if header.kind is Kind.ANSWER else wire.unpack_error(frame)
+                full = isinstance(error, OverloadedError)
+                if isinstance(error, OverloadedError):
+                    self._again_at = now + error.retry_after
                 self._throttle.note(now, refused=full)
                 if header.kind is Kind.ANSWER and now - at <= self._deadline_s:
                     outcomes.latencies_s.append(now - at)
@@ -136,7 +138,7 @@ class Caller:
         end, outcomes = time.monotonic() + seconds, Outcomes(0, [])
         self._sent.clear()
         while (now := time.monotonic()) < end:
-            while outcomes.offered - outcomes.settled < _WINDOW:
+            while outcomes.offered - outcomes.settled < _WINDOW and now >= self._again_at:
                 outcomes.offered += 1
                 self._send(outcomes.offered, now)
             self._read(outcomes)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transport.conftest import LIMIT_S, ThreadNode, echoed, wait_until
-from transport.admission import HURRIED_SHARE, MAX_QUEUED, Admission, Request
+from transport.admission import HURRIED_SHARE, MAX_QUEUED, WINDOW_S, Admission, Request
 from transport.client import Client, OverloadedError, wire
 from transport.client.throttle import EXCESS, Throttle
 from transport.client.wire import Kind
@@ -21,42 +21,121 @@ from transport.client.wire import Kind
 Threads = Callable[..., ThreadNode]
 
 
-def request(caller: bytes = b"a", number: int = 0, *, left_s: float = 10.0, replay: bool = False) -> Request:
-    return Request(caller, number, Kind.SCORE, b"", 100.0, 100.0 + left_s, replay)
+def request(
+    caller: bytes = b"a", number: int = 0, *, left_s: float = 10.0, replay: bool = False, now: float = 100.0
+) -> Request:
+    return Request(caller, number, Kind.SCORE, b"", now, now + left_s, replay)
 
 
-def worked(service_s: float, *, busy: bool = False) -> Admission:
-    """Return an empty queue that has measured what a request takes; more arrives than is done, or not."""
-    queue, step_s = Admission(), service_s if busy else 10 * service_s
-    for number in range(200):
-        now = 100.0 - (200 - number) * step_s
-        assert queue.offer(request()._replace(deadline=now + 10), now) is None
-        queue.take(now)
-        queue.done(now + service_s)
-    return queue
+class Service:
+    """A queue before work that takes `service_s` for each request, one after another, and its clock."""
+
+    def __init__(self, service_s: float) -> None:
+        self.queue = Admission()
+        self.service_s = service_s
+        self.now = 100.0
+        for _ in range(3):
+            self.offer(1000, left_s=9999 * service_s)
+            self.work()
+
+    def offer(self, count: int = 1, caller: bytes = b"a", *, left_s: float, replay: bool = False) -> int:
+        """Offer so many requests; return how many were taken."""
+        taken = 0
+        for _ in range(count):
+            one = request(caller, left_s=left_s, replay=replay, now=self.now)
+            taken += self.queue.offer(one, self.now) is None
+        return taken
+
+    def take(self) -> list[Request]:
+        return self.queue.take(self.now)
+
+    def end(self, slice_: list[Request]) -> None:
+        for one in slice_:
+            self.now += self.service_s
+            self.queue.end(one, self.now)
+            self.queue.measure(self.now)
+
+    def work(self) -> None:
+        """Work until nothing waits."""
+        while len(self.queue):
+            self.end(self.take())
+            self.queue.done(self.now)
 
 
 def test_what_would_wait_longer_than_its_deadline_is_refused_at_once_and_told_when_to_come_again() -> None:
-    queue = worked(0.01)
-    for number in range(5):
-        assert queue.offer(request(number=number), 100.0) is None
-    retry_s = queue.offer(request(left_s=0.02), 100.0)
+    service = Service(0.01)
+    assert service.offer(5, left_s=10.0) == 5
+    retry_s = service.queue.offer(request(left_s=0.02, now=service.now), service.now)
     assert retry_s is not None
     assert 0.01 < retry_s < 0.1
     # With time enough it is taken; and so is whatever finds nobody before it.
-    assert queue.offer(request(left_s=10.0), 101.0) is None
+    assert service.offer(left_s=10.0)
     assert Admission().offer(request(left_s=1e-6), 100.0) is None
 
 
-def test_a_burst_may_wait_its_deadline_and_where_there_is_no_rest_a_small_share_of_it() -> None:
-    queue = worked(0.001)
-    taken = sum(queue.offer(request(left_s=1.0), 100.0) is None for _ in range(2000))
-    assert 900 < taken < 1100
-    hurried = worked(0.001, busy=True)
-    taken = sum(hurried.offer(request(left_s=1.0), 100.0) is None for _ in range(2000))
-    assert taken < 1000 * HURRIED_SHARE * 1.2
+def test_what_was_passed_on_and_is_not_answered_makes_others_wait_as_well() -> None:
+    service = Service(0.01)
+    service.offer(5, left_s=10.0)
+    passed_on = service.take()
+    assert not len(service.queue)
+    assert not service.offer(left_s=0.02)
+    service.end(passed_on)
+    assert service.offer(left_s=0.02)
+    # What was given up makes nobody wait; nor what was overtaken, which a dead node may hold.
+    service.work()
+    service.offer(5, left_s=0.02)
+    service.now += 1.0
+    service.end(service.take())
+    assert service.offer(left_s=0.02)
+    service.work()
+    service.offer(5, left_s=10.0)
+    service.end(service.take()[-1:])
+    assert service.offer(left_s=0.02)
+
+
+def test_no_more_is_passed_on_than_is_worked_on_as_long_as_answers_come() -> None:
+    service = Service(0.001)
+    service.offer(500, left_s=10.0)
+    passed_on: list[Request] = []
+    while (ready_at := service.queue.ready_at(service.now)) == service.now:
+        passed_on += service.take()
+    assert 2 <= len(passed_on) < 50
+    service.end(passed_on)
+    assert service.queue.ready_at(service.now) == service.now
+    # Those behind may be dead, and what waits here has its own time.
+    while (ready_at := service.queue.ready_at(service.now)) == service.now:
+        service.take()
+    assert ready_at is not None
+    assert service.queue.ready_at(ready_at) == ready_at
+
+
+def test_a_burst_may_wait_its_deadline_and_in_overload_a_small_share_of_it() -> None:
+    service = Service(0.001)
+    assert 900 < service.offer(2000, left_s=1.0) < 1100
+    while len(service.queue) > 20:
+        service.end(service.take())
+        service.offer(left_s=0.01)  # for a second there was no end of it
+    service.work()
+    assert service.offer(2000, left_s=1.0) < 1000 * HURRIED_SHARE * 1.2
     # Whoever gives seconds is in no hurry.
-    assert hurried.offer(request(left_s=5.0), 100.0) is None
+    assert service.offer(left_s=5.0)
+    # It is over when nothing was refused for a while.
+    service.work()
+    service.now += 2 * WINDOW_S
+    service.offer(left_s=1.0)
+    assert service.offer(2000, left_s=1.0) > 900
+
+
+def test_in_overload_one_is_sent_alone_now_and_then_to_see_how_long_it_takes() -> None:
+    service = Service(0.001)
+    sizes = Counter[int]()
+    for _ in range(3000):
+        service.offer(100, left_s=0.5)
+        slice_ = service.take()
+        sizes[len(slice_)] += 1
+        service.end(slice_)
+    assert 1 <= sizes[1] <= service.now - 100.0
+    assert sizes.total() - sizes[1] > 2900
 
 
 def test_the_queue_is_bounded_whatever_the_deadlines() -> None:
@@ -90,20 +169,19 @@ def test_each_request_comes_out_once_callers_in_turn_and_live_first(arrivals: li
 
 
 def test_a_greedy_caller_does_not_use_up_the_room_of_others() -> None:
-    queue = worked(0.001)
-    while queue.offer(request(b"greedy", left_s=0.1), 100.0) is None:
+    service = Service(0.001)
+    while service.offer(caller=b"greedy", left_s=0.1):
         pass
-    assert queue.offer(request(b"modest", left_s=0.1), 100.0) is None
-    assert queue.offer(request(b"greedy", left_s=0.1), 100.0) is not None
-    assert [one.caller for one in queue.take(100.0)][:2] == [b"greedy", b"modest"]
+    assert service.offer(caller=b"modest", left_s=0.1)
+    assert not service.offer(caller=b"greedy", left_s=0.1)
+    assert [one.caller for one in service.take()][:2] == [b"greedy", b"modest"]
 
 
 def test_a_replay_is_refused_before_anything_live_is() -> None:
-    queue = worked(0.001)
-    for number in range(50):
-        assert queue.offer(request(number=number, left_s=0.1), 100.0) is None
-    assert queue.offer(request(b"bulk", left_s=0.02, replay=True), 100.0) is not None
-    assert queue.offer(request(b"other", left_s=0.02), 100.0) is None
+    service = Service(0.001)
+    assert service.offer(50, left_s=0.1) == 50
+    assert not service.offer(caller=b"bulk", left_s=0.02, replay=True)
+    assert service.offer(caller=b"other", left_s=0.02)
 
 
 def test_an_overloaded_node_refuses_at_once_by_the_wire_and_answers_what_it_takes(

@@ -56,13 +56,17 @@ def test_what_takes_long_is_asked_a_second_time_and_the_first_answer_counts(
     caller.serve(lambda: caller.pool._hedger.after_s < LIMIT_S)
     keeping.node.always = "keep"
     stats = caller.pool.stats
-    caller.serve(lambda: stats.hedges_won or one_by_one(caller, 20))
+    # On a busy machine the requests before may have used up what there was; none of these waits for another,
+    # since one that finds no second node when its time has come is not asked again.
+    caller.pool._hedger._budget = Budget(1.0, 100.0)
+    caller.serve(lambda: stats.hedges_won or caller.ask())
     assert stats.expired == 0
     # What it answers at last is for nobody any more, and is counted.
     keeping.node.always = ""
     keeping.node.loop.wake()
     caller.serve(lambda: stats.duplicates + stats.late >= 1)
-    assert caller.pool.counters()["in_flight"] == 0
+    caller.serve(lambda: caller.pool.counters()["in_flight"] == 0)
+    assert stats.expired == 0
 
 
 def test_when_everything_is_slow_second_askings_stay_within_their_budget(call: Any, threads: Threads) -> None:

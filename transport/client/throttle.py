@@ -10,8 +10,8 @@ import math
 import random
 
 #: How many times as much is sent as the nodes take, and the share of all that is sent in any case: so a
-#: caller finds out when they take more, and is back at its full rate within a second.
-EXCESS, LEAST = 1.5, 0.2
+#: caller finds out when they take more, and is back at its full rate within a second or two.
+EXCESS, LEAST = 1.25, 0.2
 #: Seconds in which what was counted fades to a third.
 _FADE_S = 0.2
 #: Outcomes below which nothing is concluded.
