@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
@@ -101,11 +102,13 @@ class Intake:
         return {name: counted[name] for name in SUMMED}
 
     def close(self) -> None:
-        """Let the rings go; what is not safe stays in them."""
+        """Let the rings go; what is not safe stays in them. A directory without rings is removed."""
         self.settle_all()
         for source in self._sources.values():
             source.ring.close()
         self._sources.clear()
+        with contextlib.suppress(OSError):  # there are rings
+            self._directory.rmdir()
 
     def _open(self, path: Path) -> None:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import shutil
 import stat
 import struct
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from transport.errors import TeeRingError
+
+logger = logging.getLogger(__name__)
 
 #: Smallest ring, in bytes.
 LEAST_RING_BYTES: Final = 64 << 10
@@ -40,6 +44,14 @@ def own_directory(directory: Path) -> None:
         raise TeeRingError(f"{directory} is not a directory of this user's alone")
 
 
+def room_in(directory: Path, wanted: int) -> int:
+    """Return how large a ring may be there, in bytes: half of what is free, so that the next one has room."""
+    free = shutil.disk_usage(directory).free // 2
+    if free < wanted:
+        logger.warning("%s has room for a ring of %.1f MB, not of %.1f", directory, free / 1e6, wanted / 1e6)
+    return min(wanted, free)
+
+
 def make_file(directory: Path | None, node: str, capacity: int) -> tuple[Path, int]:
     """Make the file of a ring, locked, all of its memory taken; return its path and its descriptor.
 
@@ -54,15 +66,11 @@ def make_file(directory: Path | None, node: str, capacity: int) -> tuple[Path, i
     name = node.encode("utf-8")
     path = Path(f"{time.monotonic_ns():020d}-{os.getpid()}{SUFFIX}")
     if directory is not None:
-        own_directory(directory)
         path = directory / path
     new = path.with_suffix(NEW)
     file = -1
     try:
-        if directory is None:
-            file = os.memfd_create(path.name)
-        else:
-            file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        file = os.memfd_create(path.name) if directory is None else _create(new)
         fcntl.flock(file, fcntl.LOCK_EX)
         # All of it, now: a page that is missing later would be a signal instead of an error.
         os.posix_fallocate(file, 0, HEADER_BYTES + capacity)
@@ -78,6 +86,15 @@ def make_file(directory: Path | None, node: str, capacity: int) -> tuple[Path, i
             f"no ring of {capacity / 1e6:.1f} MB can be made in {directory}: {error.strerror}"
         ) from error
     return path, file
+
+
+def _create(path: Path) -> int:
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:  # a tee that ended has just removed the directory, which was empty
+        own_directory(path.parent)
+        return os.open(path, flags, 0o600)
 
 
 def read_header(path: Path, file: int) -> tuple[int, str]:

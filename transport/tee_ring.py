@@ -30,7 +30,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from transport.errors import TeeRingError
-from transport.tee_files import HEADER_BYTES, LEAST_RING_BYTES, NAME_AT, NEW, SUFFIX, make_file, read_header
+from transport.tee_files import (
+    HEADER_BYTES,
+    LEAST_RING_BYTES,
+    NAME_AT,
+    NEW,
+    SUFFIX,
+    make_file,
+    own_directory,
+    read_header,
+    room_in,
+)
 from transport.tee_record import LEAST_BYTES, RawRecord, pack_record, unpack_record
 
 logger = logging.getLogger(__name__)
@@ -123,16 +133,19 @@ class TeeRing(_Mapped):
         directory: where the tee of the host looks for rings; made if it is missing, for its user alone. None
             is nowhere: nobody reads it, and what it has no room for is counted as lost.
         node: who writes: unique, for one life of its process.
-        max_bytes: how large the ring is; beyond that the oldest records go, and are counted.
+        max_bytes: how large the ring is, where the directory has room for two of them; beyond that the oldest
+            records go, and are counted.
 
     Raises:
         TeeRingError: the directory is another user's, or there is no room.
     """
 
     def __init__(self, directory: Path | None, node: str, max_bytes: int) -> None:
-        capacity = max(LEAST_RING_BYTES, max_bytes)
-        if directory is not None and directory.is_dir():
+        if directory is not None:
+            own_directory(directory)
             _clear(directory)
+            max_bytes = room_in(directory, max_bytes)
+        capacity = max(LEAST_RING_BYTES, max_bytes)
         path, file = make_file(directory, node, capacity)
         super().__init__(path, file, capacity, all_at_once=True)
         self._head = self._floor = self._seq = self._dropped = 0

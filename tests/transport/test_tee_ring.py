@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.transport.conftest import wait_until
 from transport.errors import TeeRingError
-from transport.tee_files import LEAST_RING_BYTES
+from transport.tee_files import LEAST_RING_BYTES, make_file, room_in
 from transport.tee_record import RawRecord, pack_record, unpack_record
 from transport.tee_ring import MOST_LEFT, RingReader, TeeRing
 
@@ -347,7 +348,7 @@ def test_links_and_directories_are_no_rings(tmp_path: Path) -> None:
 
 def test_what_stands_in_the_way_of_a_ring_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
     with pytest.raises(TeeRingError, match="no ring of"):
-        TeeRing(tmp_path, "node", 1 << 60)
+        make_file(tmp_path, "node", 1 << 60)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(TeeRingError, match="cannot be made"):
@@ -356,3 +357,19 @@ def test_what_stands_in_the_way_of_a_ring_is_told_and_nothing_is_left_behind(tmp
     os.chmod(tmp_path / "open", 0o777)  # noqa: PTH101 - past the umask
     with pytest.raises(TeeRingError, match="this user's alone"):
         TeeRing(tmp_path / "open", "node", 0)
+
+
+def test_where_memory_is_short_a_ring_is_smaller_and_leaves_room_for_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert room_in(tmp_path, 1000) == 1000
+    assert not caplog.text
+    assert room_in(tmp_path, 2 * free) <= free
+    assert "has room for a ring of" in caplog.text
+
+
+def test_a_ring_is_made_though_the_directory_is_removed_just_then(tmp_path: Path) -> None:
+    path, file = make_file(tmp_path / "rings", "node", LEAST_RING_BYTES)
+    os.close(file)
+    assert path.parent == tmp_path / "rings"
