@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pykka
@@ -72,13 +73,21 @@ class Echo(pykka.ThreadingActor):
         self.actor_inbox.close()
 
 
+@pytest.fixture
+def ref(context: Context) -> Iterator[pykka.ActorRef[Echo]]:
+    """An actor that ends with its test, also where that fails: whoever stops all actors waits for each."""
+    ref = Echo.start(context)
+    yield ref
+    if ref.is_alive():
+        ref.stop(timeout=LIMIT_S)
+
+
 def endpoint_of(ref: pykka.ActorRef[Echo]) -> str:
     endpoint: Any = ref.ask("endpoint", timeout=LIMIT_S)
     return str(endpoint)
 
 
-def test_messages_sockets_and_timers_reach_one_actor(context: Context) -> None:
-    ref = Echo.start(context)
+def test_messages_sockets_and_timers_reach_one_actor(context: Context, ref: pykka.ActorRef[Echo]) -> None:
     actor: Any = ref._actor_weakref()
     with context.socket(zmq.DEALER) as socket:
         socket.connect(endpoint_of(ref))
@@ -91,8 +100,7 @@ def test_messages_sockets_and_timers_reach_one_actor(context: Context) -> None:
     assert not ref.is_alive()
 
 
-def test_all_that_has_arrived_is_one_batch(context: Context) -> None:
-    ref = Echo.start(context)
+def test_what_has_arrived_is_taken_in_batches(context: Context, ref: pykka.ActorRef[Echo]) -> None:
     actor: Any = ref._actor_weakref()
     with context.socket(zmq.DEALER) as socket:
         socket.connect(endpoint_of(ref))
@@ -111,13 +119,12 @@ def test_all_that_has_arrived_is_one_batch(context: Context) -> None:
             assert later.poll(LIMIT_S * 1000)
         assert [wire.unpack_header(socket.recv()).id for _ in range(500)] == list(range(1, 501))
     assert actor.batches[0] == 1
-    assert max(actor.batches) > 100
+    # About two milliseconds' worth each: how many that are is for the machine to say.
+    assert max(actor.batches) > 5
     assert sum(actor.batches) == 501
-    ref.stop(timeout=LIMIT_S)
 
 
-def test_a_storm_of_messages_from_many_threads_loses_none(context: Context) -> None:
-    ref = Echo.start(context)
+def test_a_storm_of_messages_from_many_threads_loses_none(ref: pykka.ActorRef[Echo]) -> None:
     actor: Any = ref._actor_weakref()
 
     def teller(number: int) -> None:
@@ -132,13 +139,9 @@ def test_a_storm_of_messages_from_many_threads_loses_none(context: Context) -> N
     assert ref.ask("last", timeout=LIMIT_S) == 16_001
     for n in range(8):  # in each teller's order
         assert [i for m, i in actor.told[:-1] if m == n] == list(range(2000))
-    ref.stop(timeout=LIMIT_S)
 
 
-def test_asks_that_a_stop_overtakes_are_refused_as_pykka_defines(
-    context: Context,
-) -> None:
-    ref = Echo.start(context)
+def test_asks_that_a_stop_overtakes_are_refused_as_pykka_defines(ref: pykka.ActorRef[Echo]) -> None:
     actor: Any = ref._actor_weakref()
     ref.ask("endpoint", timeout=LIMIT_S)
     ref.tell("hold")
