@@ -205,7 +205,7 @@ def test_the_simulators_stream_is_served_as_trained_and_its_drift_is_counted(
         lambda: one if (one := drifted(system)).seen >= 2_000 and one.refused else None, "told"
     )
     assert found.trained_rows == 3_000
-    assert found.counted >= 2_000 / 4
+    assert found.counted >= 2_000 / 4 - 2  # every fourth, of each of the two
     assert found.refused == {"amount: range": 1}
     assert found.fields["amount"].psi > 1
     assert found.fields["amount"].outside > 0.1
