@@ -1,9 +1,9 @@
 -- What counts up with each release that becomes current counts each step of a canary as well, and its end: a key
 -- that was given the canary by one node is then not led back by another that has not heard of it yet.
 ALTER TABLE environment ADD COLUMN activation bigint NOT NULL DEFAULT 0;
-UPDATE environment e SET activation = (
-    SELECT max(id) FROM rollout o WHERE o.environment = e.name AND o.state = 'active')
-WHERE EXISTS (SELECT FROM rollout o WHERE o.environment = e.name AND o.state = 'active');
+UPDATE environment e SET activation = o.last
+FROM (SELECT environment, max(id) AS last FROM rollout WHERE state = 'active' GROUP BY environment) o
+WHERE o.environment = e.name;
 
 CREATE FUNCTION count_activation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

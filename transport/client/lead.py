@@ -8,17 +8,12 @@ others as soon as they have told of it too, which they are asked for at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .member import Member, Request
 
 #: Seconds in which those who are left have to learn of the newest release, where all who knew it are gone.
 BEHIND_S = 0.25
-
-
-def heard(members: Iterable[Member]) -> tuple[int, int]:
-    """Return the newest activation that one of these told of in a pong, and its release; else zeros."""
-    return max((member.acts_on for member in members), default=(0, 0))
 
 
 class Lead:

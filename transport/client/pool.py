@@ -30,7 +30,7 @@ from .errors import (
     UnknownReleaseError,
 )
 from .hedge import Hedger
-from .lead import Lead, heard
+from .lead import Lead
 from .loop import Sources
 from .member import MAX_FAILURES, Member, Request, State
 from .stats import PoolStats
@@ -124,8 +124,8 @@ class Pool:
         return max(0.0, min([member.health.busy_until for member in self._ready], default=now) - now)
 
     def heard(self) -> tuple[int, int]:
-        """Return the newest activation that a ready member told of, and the release on which it acts."""
-        return heard(self._ready)
+        """Return the newest activation that a ready member told of in a pong, and its release; else zeros."""
+        return max((member.acts_on for member in self._ready), default=(0, 0))
 
     def counters(self) -> dict[str, int]:
         """Return all counts, by name."""
