@@ -24,6 +24,7 @@ _LOCK = 0x5C02E
 _PREPARE_AFTER = 5
 #: What of a DSN is no secret.
 _SHOWN = ("host", "hostaddr", "port", "dbname", "user", "sslmode", "target_session_attrs")
+#: How either side notices that a link is dead.
 _LIVELY: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -31,15 +32,26 @@ _LIVELY: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+#: What the server is asked for: else it would hold the locks of a client that was cut off, or stopped, in the
+#: midst of a transaction for as long as its own kernel believes in the link, which may be hours.
+_OF_SERVER = {
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 2,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "idle_in_transaction_session_timeout": 30_000,
+}
 
 
 def connect(
     dsn: str, *, timeout_s: int = 5, statement_timeout_s: int = 0, direct: bool = False
 ) -> Connection:
-    """Connect; each statement is its own transaction, and a link that is dead is noticed within seconds.
+    """Connect; each statement is its own transaction, and either side notices a dead link within seconds.
+
+    A transaction in which nothing is asked for half a minute is ended by the server.
 
     Args:
-        dsn: a URI or libpq's keywords.
+        dsn: a URI or libpq's keywords; what it asks for itself holds.
         timeout_s: seconds that connecting may take.
         statement_timeout_s: seconds that a statement may take; 0 for no limit.
         direct: nothing stands between, so that the server may keep what was prepared; else nothing is kept
@@ -48,9 +60,11 @@ def connect(
     Raises:
         psycopg.OperationalError: the server cannot be reached.
     """
-    limit: dict[str, Any] = {}
+    told = conninfo_to_dict(dsn)
+    asked = dict(_OF_SERVER)
     if statement_timeout_s:
-        limit["options"] = f"-c statement_timeout={statement_timeout_s * 1000}"
+        asked["statement_timeout"] = statement_timeout_s * 1000
+    options = [f"-c {name}={value}" for name, value in asked.items()]
     return psycopg.connect(
         dsn,
         autocommit=True,
@@ -58,8 +72,8 @@ def connect(
         prepare_threshold=_PREPARE_AFTER if direct else None,
         connect_timeout=timeout_s,
         application_name="scorewire",
-        **limit,
-        **_LIVELY,
+        options=" ".join([*options, str(told.get("options") or "")]),
+        **{name: value for name, value in _LIVELY.items() if name not in told},
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from governance.database import Connection
+from governance.database import CHANNEL, Connection
 from governance.notify import notify
 
 State = Literal["starting", "ready", "draining"]
@@ -97,30 +97,31 @@ def beat(
     endpoints: tuple[str, ...],
     health: str = "",
 ) -> bool:
-    """Give a sign of life; others are told only if something changed. False if the node is not entered."""
-    with connection.transaction():
-        before = connection.execute(
-            "SELECT * FROM member WHERE node_id = %s FOR UPDATE", (node_id,)
-        ).fetchone()
-        if before is None:
-            return False
-        connection.execute(
-            "UPDATE member SET beat_at = clock_timestamp(), state = %(state)s, endpoints = %(endpoints)s,"
-            " health = %(health)s,"
-            " release_at = CASE WHEN release IS DISTINCT FROM %(release)s::integer"
-            "  THEN clock_timestamp() ELSE release_at END,"
-            " release = %(release)s WHERE node_id = %(node)s",
-            {
-                "state": state,
-                "endpoints": list(endpoints),
-                "release": release,
-                "node": node_id,
-                "health": health,
-            },
-        )
-        if (before["state"], tuple(before["endpoints"]), before["health"]) != (state, endpoints, health):
-            notify(connection, before["environment"])
-    return True
+    """Give a sign of life; others are told only if something changed. False if the node is not entered.
+
+    It is one statement: a node that is cut off meanwhile leaves no lock that its next beat would wait for.
+    """
+    row = connection.execute(
+        "WITH before AS (SELECT environment, state, endpoints, health FROM member WHERE node_id = %(node)s),"
+        " after AS (UPDATE member SET beat_at = clock_timestamp(), state = %(state)s,"
+        "  endpoints = %(endpoints)s, health = %(health)s,"
+        "  release_at = CASE WHEN release IS DISTINCT FROM %(release)s::integer"
+        "   THEN clock_timestamp() ELSE release_at END,"
+        "  release = %(release)s WHERE node_id = %(node)s"
+        "  RETURNING environment, state, endpoints, health)"
+        " SELECT CASE WHEN before IS DISTINCT FROM after THEN"
+        "  pg_notify(%(channel)s, json_build_object('environment', after.environment)::text) END"
+        " FROM after, before",
+        {
+            "state": state,
+            "endpoints": list(endpoints),
+            "release": release,
+            "node": node_id,
+            "health": health,
+            "channel": CHANNEL,
+        },
+    ).fetchone()
+    return row is not None
 
 
 def leave(connection: Connection, node_id: str) -> None:

@@ -137,6 +137,8 @@ def between(
 ) -> Iterator[Transaction]:
     """Yield the answers from one moment on and before another, in no order, few at a time."""
     with connection.transaction(), connection.cursor(name="between") as cursor:
+        # Whoever reads may take their time between two answers, and holds no lock.
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         cursor.itersize = _FETCHED
         cursor.execute(
             "SELECT * FROM transaction WHERE environment = %s AND at >= %s AND at < %s",

@@ -242,6 +242,25 @@ def test_callers_see_nothing_of_links_that_are_slow_and_lossy(
             sides[2].link.delay_s = sides[2].link.loss = sides[0].link.delay_s = 0.0
 
 
+def test_a_host_that_is_cut_off_in_the_midst_of_a_change_does_not_hold_up_the_others(
+    three: Three, sides: list[HostSide]
+) -> None:
+    lock = "SELECT 1 FROM environment WHERE name = 'test' FOR UPDATE"
+    with sides[2].inside():
+        lost = connect(three.ups[2].settings.dsn)
+    lost.execute("BEGIN")
+    lost.execute(lock)
+    sides[2].link.cut = True
+    try:
+        # Well before the half minute that a transaction may stand still on a link that lives.
+        with connect(three.dsn, statement_timeout_s=25) as other, other.transaction():
+            other.execute(lock)
+    finally:
+        sides[2].link.cut = False
+        lost.close()
+    wait_until(lambda: len(three.members()) == 6, "all are members again")
+
+
 def test_callers_see_nothing_while_the_host_of_the_database_is_cut_off(
     three: Three, sides: list[HostSide], payments: list[dict[str, Any]]
 ) -> None:

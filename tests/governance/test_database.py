@@ -9,11 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from governance import database
 from governance.database import connect, migrate, schema_version
 from governance.embedded import EmbeddedPostgres
 from governance.errors import EmbeddedPostgresError, MigrationError
+from tests.governance.proxy import OutageProxy
 
 
 def test_migrating_twice_applies_everything_once(empty_dsn: str) -> None:
@@ -68,6 +70,36 @@ def test_what_ran_can_neither_be_changed_nor_deleted(dsn: str, table: str, stage
             sql = statement.replace("digest = digest", "number = number") if table == "release" else statement
             with pytest.raises(psycopg.errors.RaiseException, match="immutable"):
                 connection.execute(sql.encode())
+
+
+def test_whoever_is_cut_off_in_the_midst_of_a_transaction_holds_its_locks_no_longer(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database._OF_SERVER, "idle_in_transaction_session_timeout", 300)
+    lock = "LOCK TABLE member IN ACCESS EXCLUSIVE MODE"
+    with OutageProxy(dsn) as proxy, connect(dsn, statement_timeout_s=20) as other:
+        lost = connect(proxy.dsn)
+        lost.execute("BEGIN")
+        lost.execute(lock)
+        proxy.deaf.set()
+        with other.transaction():
+            other.execute(lock)
+        proxy.deaf.clear()
+        with pytest.raises(psycopg.Error, match=r"idle-in-transaction|closed"):
+            lost.execute("COMMIT")
+        lost.close()
+
+
+def test_the_server_is_asked_to_notice_dead_links_and_what_a_dsn_asks_for_itself_holds(dsn: str) -> None:
+    with OutageProxy(dsn) as proxy:
+        theirs = make_conninfo(proxy.dsn, options="-c idle_in_transaction_session_timeout=7s -c work_mem=5MB")
+        for told, idle, memory in ((proxy.dsn, "30s", "4MB"), (theirs, "7s", "5MB")):
+            with connect(told, statement_timeout_s=9) as connection:
+                shown = {
+                    name: connection.execute(f"SHOW {name}".encode()).fetchone()[name]  # type: ignore[index]
+                    for name in ("idle_in_transaction_session_timeout", "work_mem", "statement_timeout")
+                }
+            assert list(shown.values()) == [idle, memory, "9s"]
 
 
 def test_the_embedded_server_keeps_its_data_over_a_kill_and_leaves_nothing_running() -> None:
