@@ -6,8 +6,8 @@ An echo in a process of its own answers each transaction at once, so that all th
 client's: packing, threads, sockets, the pool, beats, unpacking. `bare` is a socket alone, which packs, sends,
 receives and unpacks the same messages one after another; `own` is what the client takes beyond that. CPU time
 is not the time that a caller waits: benchmarks.round_trip measures that. The ways of calling take turns, and
-the least of the rounds counts, since what else the machine does only adds. With --before, the client of
-another checkout takes turns with this one's.
+the least of the rounds counts, since what else the machine does only adds; of `own`, which compares two ways
+within a round, the median. With --before, the client of another checkout takes turns with this one's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -123,7 +124,7 @@ WAYS: dict[str, Callable[[str, int], float]] = {
 
 
 def measure(checkouts: dict[str, Path], calls: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the least microseconds of CPU time a call, by checkout and way of calling."""
+    """Return microseconds of CPU time a call, by checkout and way of calling."""
     found: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in checkouts}
     echo = [sys.executable, "-c", ECHO]
     with subprocess.Popen(echo, cwd=ROOT, stdin=-1, stdout=-1, text=True) as server:
@@ -140,10 +141,15 @@ def measure(checkouts: dict[str, Path], calls: int, rounds: int) -> dict[str, di
                 server.stdin.write(".")
                 server.stdin.flush()
         server.stdin.close()
-    least = {name: {way: round(min(spent), 1) for way, spent in ways.items()} for name, ways in found.items()}
-    for ways in least.values():
-        ways |= {f"{way} own": round(ways[way] - ways["bare"], 1) for way in ("sync", "async")}
-    return least
+    return {name: _summary(ways) for name, ways in found.items()}
+
+
+def _summary(ways: dict[str, list[float]]) -> dict[str, float]:
+    summary = {way: round(min(spent), 1) for way, spent in ways.items()}
+    for way in ("sync", "async"):
+        own = [spent - bare for spent, bare in zip(ways[way], ways["bare"], strict=True)]
+        summary[f"{way} own"] = round(statistics.median(own), 1)
+    return summary
 
 
 def main() -> None:

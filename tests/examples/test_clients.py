@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,17 @@ def test_frames_come_back_scored_in_their_order_as_spark_wants_them() -> None:
     frame = pd.DataFrame({"id": [str(n) for n in range(count)], "amount": np.arange(count) % 100})
     frame["at"] = pd.Timestamp("2026-01-02T03:04:05")
     other = pd.DataFrame({"id": ["a", "b", "c"], "amount": [50.0, -1.0, np.nan], "at": pd.NaT})
+    # As Spark has arrays, structures and decimals.
+    other["tags"] = [np.array(["x", "y"]), np.array([[1, 2]]), None]
+    other["card"] = [{"digits": np.array([1.0, np.nan]), "limit": Decimal("2.50")}, {}, np.nan]
     with Server(judge) as server:
         first, second = score_frames(iter([frame, other]), server.address)
         asked = {transaction["id"]: transaction for transaction in server.transactions}
     assert asked["5"] == {"id": "5", "amount": 5, "at": "2026-01-02 03:04:05"}
-    assert asked["c"] == {"id": "c", "amount": None, "at": None}
+    card = {"digits": [1.0, None], "limit": 2.5}
+    assert asked["a"] == {"id": "a", "amount": 50.0, "at": None, "tags": ["x", "y"], "card": card}
+    assert asked["b"]["tags"] == [[1, 2]]
+    assert asked["c"] == {"id": "c", "amount": None, "at": None, "tags": None, "card": None}
     assert ", ".join(first.columns) == ", ".join(part.split()[0] for part in SCHEMA.split(", "))
     assert list(first["id"]) == list(frame["id"])
     assert np.array_equal(first["score"], frame["amount"] / 100)

@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 from .errors import ClosedError
-from .loop import Pollable, Source, Sources
+from .loop import Pollable, Source, Sources, descriptor_of
 from .pool import Done, Pool
 from .wire import Kind
 
@@ -43,13 +43,13 @@ class AsyncLoop(Sources):
             NotImplementedError: this kind of event loop watches no sockets.
         """
         super().watch(pollable, source)
-        self._aio.add_reader(_descriptor(pollable), self.poke, source)
+        self._aio.add_reader(descriptor_of(pollable), self.poke, source)
         self.poke(source)
 
     def unwatch(self, pollable: Pollable) -> None:
         """Watch a pollable no more. Call it before it is closed."""
         if not self._aio.is_closed():
-            self._aio.remove_reader(_descriptor(pollable))
+            self._aio.remove_reader(descriptor_of(pollable))
         super().unwatch(pollable)
 
     def poke(self, source: Source) -> None:
@@ -91,10 +91,6 @@ class AsyncLoop(Sources):
         self._timer, self._timer_at = None, math.inf
         for source in self._sources:
             self.poke(source)
-
-
-def _descriptor(pollable: Pollable) -> int:
-    return pollable if isinstance(pollable, int) else pollable.fileno()
 
 
 class AsyncChannel:

@@ -109,8 +109,14 @@ def unpack_answer(frame: bytes) -> Answer:
     """
     body = wire.unpack_body(frame)
     try:
-        names = ("release", "environment", "pipeline", "nodes", "us")
-        trace = Trace(**{name: body[name] for name in names}, stale_s=body.get("stale_s"))
+        trace = Trace(
+            body["release"],
+            body["environment"],
+            body["pipeline"],
+            body["nodes"],
+            body["us"],
+            body.get("stale_s"),
+        )
         told = body.get("decision")
         decision = Decision(told["outcome"], tuple(told["reasons"])) if told else None
         return Answer(body["id"], body["scores"], trace, decision, body.get("fallback", False))

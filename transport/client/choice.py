@@ -27,6 +27,12 @@ def choose(members: Sequence[Member], now: float) -> Member | None:
     return one if one.cost(now) <= two.cost(now) else two
 
 
+def cheapest(members: Sequence[Member], now: float) -> Member | None:
+    """Return who is to be asked a second time for what takes long; None where nobody should be."""
+    usable = [member for member in members if member.usable(now)]
+    return min(usable, key=lambda member: member.cost(now)) if usable else None
+
+
 def untried(members: Sequence[Member], request: Request) -> list[Member]:
     """Return whom to ask further: another node behind another address, if there is one."""
     tried = request.tried

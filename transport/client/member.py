@@ -13,6 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from . import wire
 from .health import Health
+from .loop import readable
 from .route import GREETING_MS, Route
 from .wire import Kind
 
@@ -69,6 +70,15 @@ class Request:
     accused: list[Member] = field(default_factory=list)
     finished: bool = False
 
+    def survives(self, node: str, *, lost: bool) -> bool:
+        """Count a failure of a node that held it; False if too many have failed.
+
+        `lost`: by the loss of a connection; several to one node that are lost are one failure.
+        """
+        self.failures += not (lost and node in self.failed)
+        self.failed.add(node)
+        return self.failures < MAX_FAILURES
+
     def drop(self) -> None:
         """Let the members that hold it forget it, but for how long they take with it."""
         for member, number in self.holders:
@@ -110,7 +120,11 @@ class Member:
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(events)
+        self._monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(events)
+        # Its descriptor tells of nothing before it was asked once.
+        readable(self._monitor)
+        #: The descriptor that tells of link events, which are read until none is left.
+        self.link = self._monitor.fileno()
         if self.route.balanced:
             self.socket.setsockopt(zmq.HANDSHAKE_IVL, GREETING_MS)
         self.socket.connect(self.route.address)
@@ -155,7 +169,7 @@ class Member:
         """Read what has arrived, without waiting, up to one turn's worth."""
         self.has_more = False
         for _ in range(_FRAMES_A_TURN):
-            if not _readable(self.socket):
+            if not readable(self.socket):
                 return
             frame = self.socket.recv(zmq.NOBLOCK)
             self._heard = True
@@ -170,12 +184,17 @@ class Member:
         self.acts_on = (activation, release if isinstance(release, int) else 0)
         return State.READY if told.get("state") == "ready" else State.NOT_READY
 
-    def link_events(self) -> Iterator[bool]:
-        """Read what happened to the connection: True for made, False for lost."""
-        while _readable(self.monitor):
-            event = recv_monitor_message(self.monitor)
+    def has_lost_its_link(self) -> bool:
+        """Read what happened to the connection; say whether it was lost. Who is met anew is pinged."""
+        lost = False
+        while readable(self._monitor):
+            event = recv_monitor_message(self._monitor)
             self.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            yield self.connected
+            if self.connected:
+                self.ping()
+            else:
+                lost = True
+        return lost
 
     def beat(self) -> int:
         """Count the beats that went unanswered, and send the next one.
@@ -207,6 +226,14 @@ class Member:
         self.losers.clear()
         return requests
 
+    def take_loser(self, number: int, now: float) -> float | None:
+        """Take the answer to what another member answered first; return the seconds, None if it is late."""
+        sent_at, deadline = self.losers.pop(number, (now, now))
+        if deadline <= now:
+            return None
+        self.health.measure(now - sent_at, now)
+        return now - sent_at
+
     def forget_losers(self, now: float) -> None:
         """Wait no longer for what nobody can want any more, and note how long it was waited for."""
         for number in [number for number, (_, deadline) in self.losers.items() if deadline < now]:
@@ -217,15 +244,8 @@ class Member:
         """Close both sockets."""
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disable_monitor()
-        self.monitor.close(0)
+        self._monitor.close(0)
         self.socket.close(0)
 
 
-def _readable(socket: zmq.Socket[bytes]) -> bool:
-    """Say whether something has arrived; it costs a third of an exception that says no."""
-    return bool(int(socket.get(zmq.EVENTS)) & _POLLIN)
-
-
 _EMPTY = wire.pack_body({})
-#: As a plain number: an enumeration's `&` takes longer than asking the socket.
-_POLLIN = int(zmq.POLLIN)

@@ -19,7 +19,7 @@ import zmq
 
 from . import wire
 from .budget import Budget
-from .choice import choose, untried
+from .choice import cheapest, choose, untried
 from .deadlines import Deadlines, too_late
 from .errors import (
     ClosedError,
@@ -31,8 +31,8 @@ from .errors import (
 )
 from .hedge import Hedger
 from .lead import Lead
-from .loop import Sources
-from .member import MAX_FAILURES, Member, Request, State
+from .loop import Reader, Sources
+from .member import Member, Request, State
 from .stats import PoolStats
 from .throttle import Throttle
 from .wire import Kind
@@ -81,7 +81,9 @@ class Pool:
         self._deadlines = Deadlines[Request]()
         self._waiting: list[Request] = []
         self._in_flight = 0
+        self._links = Reader(self._read_links)
         loop.add(self)
+        loop.add(self._links)
         self.set_members(endpoints)
 
     def set_members(self, endpoints: Collection[str], *, keep: bool = False) -> None:
@@ -103,13 +105,13 @@ class Pool:
         member = Member(self._context, endpoint)
         self._members[endpoint] = member
         self._loop.watch(member.socket, self)
-        self._loop.watch(member.monitor, self)
+        self._loop.watch(member.link, self._links)
 
     def _part_with(self, endpoint: str) -> list[Request]:
         """Let a member go; return what it held."""
         member = self._members.pop(endpoint)
         self._loop.unwatch(member.socket)
-        self._loop.unwatch(member.monitor)
+        self._loop.unwatch(member.link)
         orphans = member.give_back()
         member.close()
         self._note_ready()
@@ -158,18 +160,10 @@ class Pool:
         return min(self._next_beat, self._hedger.due(), self._deadlines.due())
 
     def pump(self) -> bool:
-        """Read answers, link events and deadlines; beat when it is time. Say whether more may be there."""
-        orphans: list[tuple[Request, str]] = []
+        """Read answers and deadlines; beat when it is time. Say whether more may be there."""
         for member in list(self._members.values()):
             for frame in member.frames():
                 self._take(member, frame)
-            for connected in member.link_events():
-                if connected:
-                    member.ping()
-                else:
-                    orphans += [(request, member.route.node) for request in self._eject(member)]
-        # All of them first: with a load balancer many connections end at once.
-        self._ask_elsewhere(self._not_given_up(orphans, _LOST))
         now = time.monotonic()
         self._expire(now)
         self._hedge(now)
@@ -178,9 +172,21 @@ class Pool:
             self._beat(now)
         return True in [member.has_more for member in self._members.values()]
 
+    def _read_links(self) -> bool:
+        """Read what happened to connections, behind what came over them."""
+        more = self.pump()
+        orphans: list[tuple[Request, str]] = []
+        for member in list(self._members.values()):
+            if member.has_lost_its_link():
+                orphans += [(request, member.route.node) for request in self._eject(member)]
+        # All of them first: with a load balancer many connections end at once.
+        self._ask_elsewhere(self._not_given_up(orphans, _LOST))
+        return more
+
     def close(self) -> None:
         """Fail what is under way with ClosedError, and close all sockets."""
         self._loop.remove(self)
+        self._loop.remove(self._links)
         for member in self._members.values():
             member.close()
         self._members.clear()
@@ -207,12 +213,9 @@ class Pool:
     def _hedge(self, now: float) -> None:
         """Ask a second member what takes long; the answer that comes first counts."""
         for request in self._hedger.ripe(now):
-            usable = [member for member in self._candidates(request, now) if member.usable(now)]
-            if not usable:
-                continue
-            chosen = min(usable, key=lambda member: member.cost(now))
-            request.tried.append(chosen)
-            if chosen.send(request, next(self._ids), now):
+            chosen = cheapest(self._candidates(request, now), now)
+            request.tried += [chosen] if chosen else []
+            if chosen and chosen.send(request, next(self._ids), now):
                 request.hedge = chosen
                 self.stats.sent += 1
                 self.stats.hedged += 1
@@ -270,13 +273,12 @@ class Pool:
         self._finish(request, frame)
 
     def _take_loser(self, member: Member, number: int, now: float) -> None:
-        sent_at, deadline = member.losers.pop(number, (now, now))
-        if deadline <= now:
+        taken_s = member.take_loser(number, now)
+        if taken_s is None:
             self.stats.late += 1
             return
         self.stats.duplicates += 1
-        member.health.measure(now - sent_at, now)
-        self._hedger.measure(now - sent_at)
+        self._hedger.measure(taken_s)
 
     def _take_error(self, request: Request, member: Member, error: ScorewireError, now: float) -> None:
         """Ask elsewhere what another member may answer; hand the caller what nobody can mend."""
@@ -303,9 +305,7 @@ class Pool:
         """Count a failure of the nodes that held these; give up those that saw too many."""
         hopeful = []
         for request, node in orphans:
-            request.failures += not (why == _LOST and node in request.failed)
-            request.failed.add(node)
-            if request.failures < MAX_FAILURES:
+            if request.survives(node, lost=why == _LOST):
                 hopeful.append(request)
             elif not request.holders:
                 detail = f"{request.failures} nodes in turn failed while they held this request: {why}"
