@@ -41,7 +41,7 @@ _WINDOW = 64
 #: Seconds that the first answer may take.
 _PATIENT_S = 10.0
 _MOMENT_S = 50e-6
-#: Seconds at each load that are not counted: callers that were refused come back little by little.
+#: Seconds at the beginning of each load that are not counted: what there is to learn is learned then.
 _SETTLE_S = 1.5
 
 
@@ -77,6 +77,7 @@ class Caller:
         self._ids = count(1)
         self._sent: dict[int, float] = {}
         self._again_at = 0.0
+        self._counts_from = 0.0
         # The first answer, after which there is a connection.
         self._send(0, time.monotonic() + _PATIENT_S)
         self._socket.poll(int(_PATIENT_S * 1e3))
@@ -92,7 +93,7 @@ class Caller:
     def _submit(self, number: int, at: float, outcomes: Outcomes) -> None:
         if self._throttle.admits():
             self._send(number, at)
-        else:
+        elif at >= self._counts_from:
             outcomes.overloaded += 1
 
     def _read(self, outcomes: Outcomes) -> None:
@@ -111,6 +112,8 @@ class Caller:
                 if isinstance(error, OverloadedError):
                     self._again_at = now + error.retry_after
                 self._throttle.note(now, refused=full)
+                if at < self._counts_from:
+                    continue
                 if header.kind is Kind.ANSWER and now - at <= self._deadline_s:
                     outcomes.latencies_s.append(now - at)
                 elif full:
@@ -119,14 +122,17 @@ class Caller:
                     outcomes.other += 1
 
     def open_loop(self, rate: float, seconds: float, seed: int) -> Outcomes:
-        """Send at the times of a Poisson process."""
-        total = max(1, int(rate * seconds))
+        """Send at the times of a Poisson process; count what is sent after some seconds of it."""
+        settle = int(rate * _SETTLE_S)
+        counted = max(1, int(rate * seconds))
+        total = settle + counted
         gaps = np.random.default_rng(seed).exponential(1.0 / rate, total)
         times = (time.monotonic() + 0.01 + np.cumsum(gaps)).tolist()
-        outcomes, sent = Outcomes(total, []), 0
+        outcomes, sent = Outcomes(counted, []), 0
+        self._counts_from = times[settle]
         give_up_at = times[-1] + 2 * self._deadline_s
         self._sent.clear()
-        while outcomes.settled < total and (now := time.monotonic()) < give_up_at:
+        while outcomes.settled < counted and (now := time.monotonic()) < give_up_at:
             while sent < total and times[sent] <= now:
                 self._submit(sent, times[sent], outcomes)
                 sent += 1
@@ -136,6 +142,7 @@ class Caller:
     def closed_loop(self, seconds: float) -> Outcomes:
         """Keep some under way at any time."""
         end, outcomes = time.monotonic() + seconds, Outcomes(0, [])
+        self._counts_from = 0.0
         self._sent.clear()
         while (now := time.monotonic()) < end:
             while outcomes.offered - outcomes.settled < _WINDOW and now >= self._again_at:
@@ -209,7 +216,6 @@ def run(seconds: float, rounds: int, deadline_s: float, loads: tuple[float, ...]
         for number in range(rounds):
             for load in loads:
                 rate = load * float(capacity) / len(pipes)
-                _ask(pipes, "open", rate, _SETTLE_S, rounds + number)
                 found[load].append(_ask(pipes, "open", rate, seconds, number))
         for pipe in pipes:
             pipe.send(None)

@@ -23,16 +23,21 @@ from transport.client.wire import Kind
 MAX_QUEUED = 10_000
 #: Seconds for which all must have waited long before it is overload, and none be refused before it is over.
 WINDOW_S = 0.1
-#: The share of its deadline that a request may wait in overload; seconds, or half of its time, that it may in
-#: any case.
-HURRIED_SHARE, HURRIED_S = 0.05, 0.005
+#: The first of them where it was overload a few seconds ago: what comes back then is no burst.
+AGAIN_S, AGAIN_WINDOW_S = 2.0, 0.01
+#: The share of its deadline that is a long wait; seconds, or half of its time, that are not in any case.
+LONG_SHARE, LONG_S = 0.05, 0.005
+#: The same of the wait that a request may have in overload, and for how many others it may wait in any case.
+#: It is shorter than a long one, since one that is admitted waits elsewhere as well, and long enough for the
+#: slices of work to be whole.
+HURRIED_SHARE, HURRIED_S, HURRIED_TIMES = 0.015, 0.0015, 16
 #: Seconds that are left for the rest of the way where a caller gives more: it is in no hurry, and may wait.
 PATIENT_S = 1.0
 #: Seconds that one slice of work should take: afterwards the socket and the beats have their turn.
-SLICE_S = 0.002
+SLICE_S = 0.001
 _LEAST, _MOST = 8, 1024
 #: How many slices are passed on ahead of the answers.
-_SLICES_AHEAD = 1.5
+_SLICES_AHEAD = 1.0
 #: Seconds without an answer after which more is passed on all the same: what keeps silent may be dead.
 _STALL_S = 0.02
 #: Seconds that a refused caller is told to wait at least.
@@ -128,20 +133,29 @@ class _Turns:
 class _Overload:
     """Tells a burst from overload, for one priority."""
 
-    __slots__ = ("_refused_at", "_well_at", "standing")
+    __slots__ = ("_over_at", "_refused_at", "_well_at", "standing")
 
     def __init__(self) -> None:
         self.standing = False
-        self._well_at = self._refused_at = -math.inf
+        self._well_at = self._refused_at = self._over_at = -math.inf
 
-    def limit_s(self, wait_s: float, left_s: float, now: float) -> float:
-        """Return for how long a request may wait that has `left_s`, where one in no turn would `wait_s`."""
-        hurried_s = max(min(left_s / 2, HURRIED_S), left_s * HURRIED_SHARE, left_s - PATIENT_S)
-        if wait_s <= hurried_s:
+    def limit_s(self, wait_s: float, left_s: float, least_s: float, now: float) -> float:
+        """Return for how long a request may wait that has `left_s`, where one in no turn would `wait_s`.
+
+        `least_s`: seconds that it may in any case, if it has twice that.
+        """
+        patient_s = left_s - PATIENT_S
+        if wait_s <= max(min(left_s / 2, max(LONG_S, least_s)), left_s * LONG_SHARE, patient_s):
             self._well_at = now
-        since = self._refused_at if self.standing else self._well_at
-        self.standing = (now - since < WINDOW_S) is self.standing
-        return hurried_s if self.standing else left_s
+        if self.standing:
+            self.standing = now - self._refused_at < WINDOW_S
+            self._over_at = now
+        else:
+            window_s = AGAIN_WINDOW_S if now - self._over_at < AGAIN_S else WINDOW_S
+            self.standing = now - self._well_at >= window_s
+        if self.standing:
+            return max(min(left_s / 2, max(HURRIED_S, least_s)), left_s * HURRIED_SHARE, patient_s)
+        return left_s
 
     def refuse(self, now: float) -> None:
         self._refused_at = now
@@ -186,7 +200,8 @@ class Admission:
         ahead = before + turns.ahead_of(request.caller)
         wait_s = self._wait_s(ahead)
         left_s = request.deadline - now
-        limit_s = overload.limit_s(self._wait_s(before + turns.count), left_s, now)
+        least_s = HURRIED_TIMES * self._service_s
+        limit_s = overload.limit_s(self._wait_s(before + turns.count), left_s, least_s, now)
         # What finds nobody before it is served, however little time it has.
         if (ahead and wait_s > limit_s) or len(self) >= MAX_QUEUED:
             overload.refuse(now)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transport.conftest import LIMIT_S, ThreadNode, echoed, wait_until
-from transport.admission import HURRIED_SHARE, MAX_QUEUED, WINDOW_S, Admission, Request
+from transport.admission import HURRIED_TIMES, MAX_QUEUED, WINDOW_S, Admission, Request
 from transport.client import Client, OverloadedError, wire
 from transport.client.throttle import EXCESS, Throttle
 from transport.client.wire import Kind
@@ -116,7 +116,7 @@ def test_a_burst_may_wait_its_deadline_and_in_overload_a_small_share_of_it() -> 
         service.end(service.take())
         service.offer(left_s=0.01)  # for a second there was no end of it
     service.work()
-    assert service.offer(2000, left_s=1.0) < 1000 * HURRIED_SHARE * 1.2
+    assert service.offer(2000, left_s=1.0) < HURRIED_TIMES * 1.2
     # Whoever gives seconds is in no hurry.
     assert service.offer(left_s=5.0)
     # It is over when nothing was refused for a while.
