@@ -126,6 +126,24 @@ def test_a_burst_may_wait_its_deadline_and_in_overload_a_small_share_of_it() -> 
     assert service.offer(2000, left_s=1.0) > 900
 
 
+def test_overload_is_over_where_a_few_in_a_hundred_are_refused_again_and_again() -> None:
+    service = Service(0.001)
+    service.offer(2000, left_s=1.0)
+    while len(service.queue) > 20:
+        service.end(service.take())
+        service.offer(left_s=0.01)
+    service.work()
+    taken = service.offer(100, left_s=1.0)
+    assert taken < 30
+    service.work()
+    refused = 0
+    for _ in range(20):  # well within the time after which it is over without a refusal
+        refused += taken + 1 - service.offer(taken + 1, left_s=1.0)
+        service.work()
+    assert refused > 5
+    assert service.offer(100, left_s=1.0) == 100
+
+
 def test_in_overload_one_is_sent_alone_now_and_then_to_see_how_long_it_takes() -> None:
     service = Service(0.001)
     sizes = Counter[int]()
