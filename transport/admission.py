@@ -21,8 +21,8 @@ from transport.client.wire import Kind
 
 #: Requests that may wait at all.
 MAX_QUEUED = 10_000
-#: Seconds for which all must have waited long before it is overload, and none be refused before it is over, or
-#: no more than a share of what came.
+#: Seconds for which all must have waited long before it is overload, and none be refused before it is over,
+#: or no more than a share of what came.
 WINDOW_S, FEW_SHARE = 0.1, 0.1
 #: The first of them where it was overload a few seconds ago: what comes back then is no burst.
 AGAIN_S, AGAIN_WINDOW_S = 2.0, 0.01
