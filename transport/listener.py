@@ -53,7 +53,7 @@ class Listener:
         context: the node's ZeroMQ context.
         address: where to listen; port `*` picks a free one.
         kind: the kind of requests that are served here.
-        on_batch: takes the requests that are served next, about two milliseconds' worth.
+        on_batch: takes the requests that are served next, about a millisecond's worth.
         ready: says whether this actor can serve now; told to callers with every beat.
         acts_on: says how new what this actor acts on is, which callers are told with every reply, and the
             release, which they are told with every beat; zeros say nothing of that.
