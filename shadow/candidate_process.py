@@ -49,9 +49,9 @@ def main() -> None:
     # Whatever prints must not do so where others read.
     os.dup2(2, 1)
     parent = os.getppid()
-    threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
     greeting = frames.receive(link)
     step_back(greeting["nice"])
+    threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
     _limit_memory(greeting["memory_bytes"])
     settings = Settings.model_validate_json(greeting["settings"])
     start_log(settings, "candidate", f"candidate-{os.getpid()}", level="WARNING")

@@ -14,7 +14,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from actors.config import KafkaSettings
+from actors.config import KafkaSettings, Settings
+from actors.errors import ConfigError
 from shadow.errors import BrokerError, TopicError
 from shadow.record import MAX_RECORD_BYTES
 
@@ -28,6 +29,17 @@ MAX_MESSAGE_BYTES: Final = MAX_RECORD_BYTES + (64 << 10)
 DURABLE: Final[dict[str, Any]] = {"acks": "all", "enable.idempotence": True}
 #: What consumers rest on: offsets are committed by hand after the results are stored.
 BY_HAND: Final[dict[str, Any]] = {"enable.auto.commit": False, "enable.auto.offset.store": False}
+
+
+def kafka_of(settings: Settings, who: str) -> KafkaSettings:
+    """Return the Kafka that the configuration names.
+
+    Raises:
+        ConfigError: it names none, and `who` needs one.
+    """
+    if settings.kafka is None:
+        raise ConfigError(f"{who} needs Kafka: name one in [kafka] of scorewire.toml")
+    return settings.kafka
 
 
 def topic(settings: KafkaSettings, environment: str, what: str) -> str:

@@ -10,15 +10,14 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from actors.config import KafkaSettings, Settings, node_name
-from actors.errors import ConfigError
+from actors.config import Settings, node_name
 from actors.priority import step_back
 from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.evaluating import Evaluating
 from shadow.flow import Flow
-from shadow.kafka import ensure_topics, topic
+from shadow.kafka import ensure_topics, kafka_of, topic
 from shadow.keeper import Keeper, Place, Sign
 from shadow.letters import DeadLetters
 from shadow.metrics import shadow_page
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S: Final = 8.0
 _POLL_S, _LOOK_S = 0.1, 0.05
 _BROKER_S = 2.0
+_WHO: Final = "a shadow node"
 
 
 class ShadowNode:
@@ -52,11 +52,9 @@ class ShadowNode:
     """
 
     def __init__(self, settings: Settings, index: int, program: Sequence[str] = PROGRAM) -> None:
-        if settings.kafka is None:
-            raise ConfigError("a shadow node reads from Kafka: name one in [kafka] of scorewire.toml")
         self._settings = settings
         self._index = index
-        self._kafka: KafkaSettings = settings.kafka
+        self._kafka = kafka_of(settings, _WHO)
         self.node_id = node_name("shadow", index)
         self._stopping = threading.Event()  # take nothing more
         self._stop = threading.Event()  # give up what is under way
@@ -198,7 +196,12 @@ class ShadowNode:
 
 
 def run_shadow_node(settings: Settings, index: int) -> int:
-    """Run a shadow node until SIGTERM or SIGINT; return the exit code of the process."""
+    """Run a shadow node until SIGTERM or SIGINT; return the exit code of the process.
+
+    Raises:
+        ConfigError: the configuration names no Kafka; the process is as it was.
+    """
+    kafka_of(settings, _WHO)
     step_back(settings.shadow.nice)  # live nodes of the same host come first
     node = ShadowNode(settings, index)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 STUCK_S: Final = 3.0
 #: Records of the spool that are on their way to Kafka at once.
 REPLAY_WINDOW: Final = 2_000
-#: Seconds between two looks for delivery reports, and at whether Kafka is back.
-_POLL_S, _AWAY_S, _IDLE_S = 0.05, 0.05, 1.0
+#: Seconds between two looks: for delivery reports, also in a replay, at whether Kafka is back, for nothing.
+_POLL_S, _REPLAY_S, _AWAY_S, _IDLE_S = 0.25, 0.05, 0.05, 1.0
 #: What no second try will mend; such a record is counted and let go.
 _HOPELESS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD}
@@ -118,8 +118,11 @@ class Outlet:
 
     def due(self) -> float:
         """Return when to look again."""
-        busy = self._pending or self._replaying or self._unspooled or len(self._spool)
-        return self._looked + (_AWAY_S if self.state == "away" else _POLL_S if busy else _IDLE_S)
+        if self.state == "away":
+            return self._looked + _AWAY_S
+        if self.state == "replaying":
+            return self._looked + _REPLAY_S
+        return self._looked + (_POLL_S if self._pending else _IDLE_S)
 
     def pump(self) -> None:
         """Take delivery reports, spool what must be, replay what can be."""

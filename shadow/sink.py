@@ -9,13 +9,12 @@ import threading
 import time
 from typing import Final
 
-from actors.config import KafkaSettings, Settings, node_name
-from actors.errors import ConfigError
+from actors.config import Settings, node_name
 from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.flow import Flow
-from shadow.kafka import ensure_topics, topic
+from shadow.kafka import ensure_topics, kafka_of, topic
 from shadow.keeping import Keeping
 from shadow.letters import DeadLetters
 from shadow.metrics import SINK, counted_page
@@ -44,11 +43,9 @@ class SinkNode:
     """
 
     def __init__(self, settings: Settings, index: int) -> None:
-        if settings.kafka is None:
-            raise ConfigError("a sink reads from Kafka: name one in [kafka] of scorewire.toml")
         self._settings = settings
         self._index = index
-        self._kafka: KafkaSettings = settings.kafka
+        self._kafka = kafka_of(settings, "a sink")
         self.node_id = node_name("sink", index)
         self._stopping = threading.Event()  # take nothing more
         self._stop = threading.Event()  # give up what is under way

@@ -12,20 +12,27 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SESSION = Path("/proc/self/autogroup")
 PROGRAM = """
-import json, os, sys, threading
+import ctypes, json, os, platform, sys, threading
 from pathlib import Path
-from actors.priority import step_back
+from actors.priority import _Attributes, step_back
+
+def turn():
+    number, found = {"x86_64": 315, "aarch64": 275}.get(platform.machine()), _Attributes()
+    if number:
+        ctypes.CDLL(None).syscall(number, 0, ctypes.byref(found), ctypes.sizeof(found), 0)
+    return found.runtime
 
 session = Path("/proc/self/autogroup")
-before = session.read_text() if session.exists() else ""
+usual, before = turn(), session.read_text() if session.exists() else ""
 step_back(int(sys.argv[1]), session=sys.argv[2] == "session")
 found = []
-thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
+thread = threading.Thread(target=lambda: found.extend((os.sched_getscheduler(0), turn())))
 thread.start()
 thread.join()
 print(json.dumps({
     "nice": os.nice(0),
-    "batch": found == [os.SCHED_BATCH],
+    "batch": found[0] == os.SCHED_BATCH,
+    "turns": [usual, found[1]],
     "before": before,
     "session": session.read_text() if session.exists() else "",
 }))
@@ -44,6 +51,9 @@ def standing_back(nice: int, *, leads: bool, session: bool = True) -> dict[str, 
 def test_a_process_stands_back_with_all_its_threads() -> None:
     found = standing_back(7, leads=True)
     assert (found["nice"], found["batch"]) == (min(19, os.nice(0) + 7), True)
+    usual, turn = found["turns"]
+    # Where the kernel knows of turns it tells how long they are.
+    assert turn == (100_000_000 if usual else 0)
 
 
 @pytest.mark.skipif(not SESSION.exists(), reason="this kernel does not share processors among sessions")
