@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -55,10 +56,10 @@ class Generator:
         found: list[float] = self._pipes[0].recv()
         return found
 
-    def run(self, rate: float, seconds: float, seed: int) -> Outcomes:
-        """Send at that rate in all."""
+    def run(self, rate: float, seconds: float, seed: int, late_s: float = math.inf) -> Outcomes:
+        """Send at that rate in all; a caller ends early where one of a hundred of its own is late."""
         for number, pipe in enumerate(self._pipes):
-            pipe.send(("run", rate / len(self._pipes), seconds, seed * len(self._pipes) + number))
+            pipe.send(("run", rate / len(self._pipes), seconds, seed * len(self._pipes) + number, late_s))
         whole = Outcomes(0)
         for pipe in self._pipes:
             one: Outcomes = pipe.recv()
@@ -66,6 +67,7 @@ class Generator:
             whole.errors += one.errors
             whole.latencies_s += one.latencies_s
             whole.lags_s += one.lags_s
+            whole.given_up |= one.given_up
         return whole
 
     def close(self) -> None:

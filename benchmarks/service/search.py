@@ -1,4 +1,9 @@
-"""Looks for the highest rate that a service bears: doubles until it does not, then halves the gap."""
+"""Looks for the highest rate that a service bears: doubles until it does not, then halves the gap.
+
+A rate is given up as soon as it is sure to miss: where one of a hundred of all that was to be sent is late
+already, nothing that comes can mend it. So what a service does not bear takes less time than what it does,
+and the time goes into rates near the edge. The light rate, at which all are compared, is never given up.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,12 @@ FIRST = 50.0
 #: The gap is halved until it is this small.
 _NEAR = 1.1
 #: By how much a rate is lowered that did not hold for longer, and how often at most.
-_STEP, _STEPS = 0.88, 8
+_STEP, _STEPS = 0.92, 12
 #: How often a rate is tried: something else may have had the service's core for a moment; and how often where
 #: the callers say that somebody had theirs.
 _TRIES, _DISTURBED_TRIES = 2, 4
+#: The share of late answers beyond which nobody else's doing explains them: it is not tried again.
+_HOPELESS = 0.5
 #: Transactions that a 99th percentile is taken of at least, where that takes at most so many times longer.
 _LEAST, _LONGEST = 200, 10
 #: Seconds of each rate before anything counts, at most.
@@ -42,6 +49,8 @@ class Point:
         p999_ms: see p50_ms.
         lag_ms: the 99th percentile of how much later each was sent.
         cpu_s: processor seconds of the service for a thousand transactions.
+        late: the share that was not answered well within LIMIT_MS.
+        given_up: whether it was sure to miss before all were sent; the figures are then of what was sent.
     """
 
     rate: float
@@ -51,48 +60,83 @@ class Point:
     p999_ms: float
     lag_ms: float
     cpu_s: float
+    late: float = 0.0
+    given_up: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether all were answered, and in time."""
-        return self.answered == 1.0 and self.p99_ms < LIMIT_MS
+        return self.answered == 1.0 and self.p99_ms < LIMIT_MS and not self.given_up
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the callers were late: somebody else had their cores, or they are at their end."""
+        return self.lag_ms > _LAG_MS
 
 
-def measure(running: Running, rate: float, seconds: float, seed: int = 0) -> Point:
-    """Offer a rate for so long; again if it does not hold, and return the best."""
+#: Offers a rate once, with a seed, and returns what came of it.
+Offer = Callable[[float, int], Point]
+
+
+def measure(offer: Offer, rate: float, seed: int = 0) -> Point:
+    """Offer a rate; again if it does not hold and that may be somebody else's doing; return the best."""
     found: list[Point] = []
     tries = _TRIES
     while len(found) < tries:
-        found.append(_measure(running, rate, seconds, seed + 1000 * len(found)))
+        found.append(offer(rate, seed + 1000 * len(found)))
         if found[-1].holds:
             break
-        if found[-1].lag_ms > _LAG_MS:
+        if found[-1].disturbed:
             tries = _DISTURBED_TRIES
-    return min(found, key=lambda point: (-point.answered, point.p99_ms))
+        elif found[-1].late > _HOPELESS:
+            break
+    return min(found, key=lambda point: (-point.answered, point.given_up, point.p99_ms))
 
 
-def _measure(running: Running, rate: float, seconds: float, seed: int) -> Point:
-    seconds = max(seconds, min(_LEAST / rate, _LONGEST * seconds))
-    running.generator.run(rate, min(_SETTLE_S, seconds), seed)
-    running.processes.find()
-    before = running.processes.cpu_s()
-    found = running.generator.run(rate, seconds, seed + 1)
-    return _point(rate, found, running.processes.cpu_s() - before)
+def offered(running: Running, seconds: float, *, late_s: float = LIMIT_MS / 1e3) -> Offer:
+    """Return what offers rates to a service for so long, and gives up those that are sure to miss.
+
+    Args:
+        running: the service.
+        seconds: for how long a rate is offered.
+        late_s: what is late; infinite: no rate is given up.
+    """
+
+    def offer(rate: float, seed: int) -> Point:
+        long_s = max(seconds, min(_LEAST / rate, _LONGEST * seconds))
+        running.generator.run(rate, min(_SETTLE_S, long_s), seed, late_s)
+        running.processes.find()
+        before = running.processes.cpu_s()
+        found = running.generator.run(rate, long_s, seed + 1, late_s)
+        return _point(rate, found, running.processes.cpu_s() - before)
+
+    return offer
 
 
 def _point(rate: float, found: Outcomes, cpu_s: float) -> Point:
     p50, p99, p999 = (np.quantile(found.latencies_s or [np.inf], (0.5, 0.99, 0.999)) * 1e3).round(3).tolist()
     lag = round(float(np.quantile(found.lags_s or [np.inf], 0.99)) * 1e3, 3)
     answered = len(found.latencies_s) / found.offered
-    return Point(round(rate, 1), answered, p50, p99, p999, lag, round(cpu_s / found.offered * 1e3, 4))
+    in_time = sum(one * 1e3 < LIMIT_MS for one in found.latencies_s)
+    return Point(
+        rate=round(rate, 1),
+        answered=answered,
+        p50_ms=p50,
+        p99_ms=p99,
+        p999_ms=p999,
+        lag_ms=lag,
+        cpu_s=round(cpu_s / found.offered * 1e3, 4),
+        late=round(1 - in_time / found.offered, 4),
+        given_up=found.given_up,
+    )
 
 
-def highest(ask: Callable[[float], Point]) -> tuple[float, list[Point]]:
-    """Return the highest rate that holds, 0 where none does, and all that was tried.
+def highest(first: Point, ask: Callable[[float], Point]) -> tuple[float, list[Point]]:
+    """Return the highest rate that holds, 0 where none does, and all that was tried, with the first one.
 
     Doubling goes on until two rates in a row do not hold: a single one may have been somebody else's fault.
     """
-    tried = [ask(FIRST), ask(2 * FIRST)]
+    tried = [first, ask(2 * first.rate)]
     while any(point.holds for point in tried[-2:]):
         tried.append(ask(2 * tried[-1].rate))
     low = max((point.rate for point in tried if point.holds), default=0.0)
@@ -113,11 +157,12 @@ def figures(running: Running, seconds: float, long_s: float) -> dict[str, Any]:
     """
     running.generator.run(FIRST, min(2.0, long_s), 1)  # what warms up does so now
     idle_pss = running.processes.pss()
-    light = measure(running, FIRST, long_s, 7)
-    rate, tried = highest(lambda rate: measure(running, rate, seconds, len(f"{rate}")))
+    light = measure(offered(running, long_s, late_s=np.inf), FIRST, 7)
+    short, long = offered(running, seconds), offered(running, long_s)
+    rate, tried = highest(light, lambda rate: measure(short, rate, len(f"{rate}")))
     best = None
     for number in range(_STEPS if rate else 0):
-        best = measure(running, rate, long_s, 100 + number)
+        best = measure(long, rate, 100 + number)
         if best.holds:
             break
         rate *= _STEP
@@ -130,5 +175,5 @@ def figures(running: Running, seconds: float, long_s: float) -> dict[str, Any]:
         "tried": [asdict(point) for point in tried],
         "mb": round(max(idle_pss, running.processes.pss()) / 1e6),
         "started_s": round(running.started_s, 1),
-        "callers_end": bool(rate) and best is not None and best.lag_ms > _LAG_MS,
+        "callers_end": bool(rate) and best is not None and best.disturbed,
     }

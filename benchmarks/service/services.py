@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from benchmarks.cases import Case, prepare
 from benchmarks.service.environments import python_of
 from benchmarks.service.generator import Generator, Target
 from benchmarks.service.ours import OURS, serve_ours
-from benchmarks.service.peers import PEERS, Peer, Start
+from benchmarks.service.peers import PEERS, Start
 from benchmarks.service.processes import Processes, marked
 from benchmarks.service.speech import Speech
 from benchmarks.service.transactions import expected
@@ -54,6 +55,23 @@ def speech_of(service: str) -> Speech:
     return OURS[service] if service in OURS else PEERS[service].speech
 
 
+def prepare_service(service: str, case: Case) -> Path:
+    """Make what a service needs, where it was not made before: files of the forest, an interpreter.
+
+    Returns:
+        the interpreter.
+
+    Raises:
+        MissingPeerError: its libraries cannot be installed.
+    """
+    prepare(case, ".bundle")
+    if service in OURS:
+        return Path(sys.executable)
+    peer = PEERS[service]
+    prepare(case, peer.suffix)
+    return python_of(peer.environment, peer.modules, peer.requirements)
+
+
 @contextmanager
 def running(service: str, case: Case, serves_on: set[int], calls_on: set[int]) -> Iterator[Running]:
     """Start a service on some cores and callers on others; check its scores.
@@ -61,15 +79,15 @@ def running(service: str, case: Case, serves_on: set[int], calls_on: set[int]) -
     Raises:
         ServiceError, MissingPeerError: it cannot be had.
     """
-    for suffix in (".bundle", *((PEERS[service].suffix,) if service in PEERS else ())):
-        prepare(case, suffix)
+    python = prepare_service(service, case)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scorewire-service-")))
         began = time.monotonic()
         if service in OURS:
             addresses, processes = serve_ours(stack, service, case, directory, serves_on)
         else:
-            addresses, processes = _start(stack, service, PEERS[service], case, directory, serves_on)
+            start = Start(python, case, directory, free_ports_in_a_row(3), len(serves_on))
+            addresses, processes = _start(stack, service, start, serves_on)
         generator = Generator(Target(service, addresses), calls_on)
         stack.callback(generator.close)
         _check(service, generator, case)
@@ -78,13 +96,9 @@ def running(service: str, case: Case, serves_on: set[int], calls_on: set[int]) -
         yield Running(generator, processes, started_s)
 
 
-def _start(
-    stack: ExitStack, service: str, peer: Peer, case: Case, directory: Path, cores: set[int]
-) -> tuple[list[str], Processes]:
-    python = python_of(peer.environment, peer.modules, peer.requirements)
-    port = free_ports_in_a_row(3)
-    command = peer.command(Start(python, case, directory, port, len(cores)))
-    log = stack.enter_context((directory / "log").open("w+"))
+def _start(stack: ExitStack, service: str, start: Start, cores: set[int]) -> tuple[list[str], Processes]:
+    command, port = PEERS[service].command(start), start.port
+    log = stack.enter_context((start.directory / "log").open("w+"))
     with marked(cores) as processes:
         stack.callback(processes.end)
         process = subprocess.Popen(

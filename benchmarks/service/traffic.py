@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
 import os
 import select
 import socket
@@ -28,6 +29,9 @@ from transport.client.wire import Kind
 
 #: Seconds that answers may take until they count as lost.
 PATIENCE_S = 2.0
+#: The share of late answers with which a rate is sure to miss, and the seconds before which nobody looks:
+#: a moment in which somebody else had the core is to be told from too high a rate.
+_LATE_SHARE, _GIVE_UP_AFTER_S = 0.01, 0.3
 #: Connections of a caller at most: what comes when all are in use waits for one, and its wait counts.
 CONNECTIONS = 256
 
@@ -41,12 +45,14 @@ class Outcomes:
         latencies_s: of those that were answered well.
         errors: how many were answered otherwise.
         lags_s: how much later than it was to be sent each was sent.
+        given_up: whether sending was ended early; then `offered` is what was sent.
     """
 
     offered: int
     latencies_s: list[float] = field(default_factory=list)
     errors: int = 0
     lags_s: list[float] = field(default_factory=list)
+    given_up: bool = False
 
     @property
     def settled(self) -> int:
@@ -179,26 +185,58 @@ class HttpCaller:
         return connection
 
 
-def open_loop(caller: Caller, rate: float, seconds: float, seed: int) -> Outcomes:
-    """Send for so long at that rate; return what came of it."""
+class _Verdict:
+    """Says while a rate is offered whether it is sure to miss: too many of all that is to be sent are late.
+
+    Args:
+        times: when each is to be sent (time.monotonic seconds).
+        late_s: from when on an answer is late.
+    """
+
+    def __init__(self, times: Sequence[float], late_s: float) -> None:
+        self._times = times
+        self._late_s = late_s
+        self._allowed = _LATE_SHARE * len(times)
+        self._not_before = times[0] + _GIVE_UP_AFTER_S
+        self._due = 0
+        self._in_time = 0
+
+    def take(self, latency_s: float) -> None:
+        """Count an answer."""
+        self._in_time += latency_s < self._late_s
+
+    def misses(self, sent: int, now: float) -> bool:
+        """Say whether too many of those that were sent are late, answered or not."""
+        while self._due < sent and self._times[self._due] + self._late_s <= now:
+            self._due += 1
+        # Some of those in time may be due later: then there are more late ones than this.
+        return self._due - self._in_time > self._allowed and now > self._not_before
+
+
+def open_loop(caller: Caller, rate: float, seconds: float, seed: int, late_s: float = math.inf) -> Outcomes:
+    """Send for so long at that rate, or until it is sure that one of a hundred is late; return what came."""
     count = max(1, int(rate * seconds))
     gaps = np.random.default_rng(seed).exponential(1.0 / rate, count)
     times = (time.monotonic() + 0.01 + np.cumsum(gaps)).tolist()
-    outcomes, sent = Outcomes(count), 0
-    give_up_at = times[-1] + PATIENCE_S
+    outcomes, verdict, sent = Outcomes(count), _Verdict(times, late_s), 0
 
     def take(at: float, answer: bytes | None) -> None:
         if answer is None:
             outcomes.errors += 1
         else:
             outcomes.latencies_s.append(time.monotonic() - at)
+            verdict.take(outcomes.latencies_s[-1])
 
-    while outcomes.settled < count and (now := time.monotonic()) < give_up_at:
-        while sent < count and times[sent] <= now:
+    give_up_at = times[-1] + PATIENCE_S
+    while outcomes.settled < outcomes.offered and (now := time.monotonic()) < give_up_at:
+        while sent < outcomes.offered and times[sent] <= now:
             outcomes.lags_s.append(time.monotonic() - times[sent])
             caller.submit(sent, partial(take, times[sent]))
             sent += 1
         caller.turn()
+        if sent < outcomes.offered and verdict.misses(sent, now):
+            outcomes.offered, outcomes.given_up = sent, True
+            give_up_at = now + PATIENCE_S
     return outcomes
 
 

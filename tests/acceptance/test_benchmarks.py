@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.service.report import document, plot
-from benchmarks.service.search import Point, highest
+from benchmarks.service.search import Point, highest, measure
+from benchmarks.service.traffic import open_loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,15 +148,56 @@ def test_the_highest_rate_is_found_by_doubling_and_halving() -> None:
     def service(limit: float) -> Callable[[float], Point]:
         return lambda rate: Point(rate, 1.0, 1.0, 5.0 if rate <= limit else 50.0, 60.0, 0.0, 1.0)
 
-    rate, tried = highest(service(1_000))
+    first = service(1_000)(50)
+    rate, tried = highest(first, service(1_000))
     assert 900 < rate <= 1_000
     assert [point.rate for point in tried[:7]] == [50, 100, 200, 400, 800, 1600, 3200]
-    assert highest(service(10))[0] == 0
+    assert highest(service(10)(50), service(10))[0] == 0
     # One that is disturbed ends nothing; an answer that is lost counts as none in time.
     disturbed = Point(200, 1.0, 1.0, 90.0, 90.0, 0.0, 1.0)
-    assert highest(lambda rate: disturbed if rate == 200 else service(1_000)(rate))[0] > 900
+    assert highest(first, lambda rate: disturbed if rate == 200 else service(1_000)(rate))[0] > 900
     lost = Point(50.0, 0.999, 1.0, 1.0, 1.0, 0.0, 1.0)
-    assert highest(lambda _rate: lost) == (0.0, [lost, lost])
+    assert highest(lost, lambda _rate: lost) == (0.0, [lost, lost])
+
+
+def test_a_rate_is_tried_again_where_somebody_else_may_have_made_it_miss() -> None:
+    late = Point(200, 1.0, 5.0, 15.0, 20.0, 0.0, 1.0, late=0.02)
+    lagging = replace(late, lag_ms=5.0)
+    hopeless = replace(late, late=0.9, given_up=True)
+    holds = replace(late, p99_ms=5.0, late=0.0)
+
+    def tried(*outcomes: Point) -> tuple[Point, int]:
+        left = list(outcomes)
+        return measure(lambda _rate, _seed: left.pop(0), 200), len(outcomes) - len(left)
+
+    assert tried(late, holds) == (holds, 2)
+    assert tried(late, late, holds) == (late, 2)
+    assert tried(hopeless, holds) == (hopeless, 1)
+    assert tried(lagging, late, late, holds) == (holds, 4)
+
+
+def test_a_rate_that_is_sure_to_miss_is_given_up() -> None:
+    class Caller:
+        """Answers each request so many seconds after it was sent."""
+
+        def __init__(self, after_s: float) -> None:
+            self._after_s = after_s
+            self._under_way: deque[tuple[float, Callable[[bytes | None], None]]] = deque()
+
+        def submit(self, number: int, done: Callable[[bytes | None], None]) -> None:  # noqa: ARG002
+            self._under_way.append((time.monotonic() + self._after_s, done))
+
+        def turn(self) -> None:
+            while self._under_way and self._under_way[0][0] <= time.monotonic():
+                self._under_way.popleft()[1](b"")
+
+    slow = open_loop(Caller(0.05), 200, 60.0, 1, late_s=0.01)
+    assert slow.given_up
+    assert len(slow.latencies_s) == slow.offered < 0.5 * 200 * 60
+    patient = open_loop(Caller(0.05), 200, 0.5, 1)
+    assert not patient.given_up
+    assert len(patient.latencies_s) == patient.offered == 100
+    assert not open_loop(Caller(0.0), 200, 0.5, 1, late_s=5.0).given_up
 
 
 def test_a_gateway_answers_every_kind_of_request_of_its_benchmark() -> None:
