@@ -73,9 +73,9 @@ class Loop(Sources):
     """Waits for the sources of one thread. Only `wake` may be called from other threads.
 
     A ZeroMQ socket's descriptor tells of changes and not of states, and whatever is done with the socket may
-    swallow such a change. So each socket is asked before the wait, as zmq_poll does; but once, and only those
-    that are told of after it: a third of what zmq_poll takes. What is only ever read, until nothing is left,
-    needs no asking, and is watched by its descriptor.
+    swallow such a change. So each socket is asked before the wait, as zmq_poll does; but not after it, where
+    the source of one that is told of looks by itself: a third of what zmq_poll takes. What is only ever read,
+    until nothing is left, needs no asking, and is watched by its descriptor.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Loop(Sources):
             pollable = self._watched.get(descriptor)
             if pollable is None:
                 self._drain_wake()
-            elif isinstance(pollable, int) or readable(pollable):
+            else:  # its source looks by itself whether there is something to read
                 owner = self._owners[pollable]
                 ready[id(owner)] = owner
         now = time.monotonic()
