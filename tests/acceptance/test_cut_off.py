@@ -97,3 +97,35 @@ def test_a_host_that_the_database_is_cut_off_from_serves_no_release_that_ended(
         wait_until(lambda: health_of(there.health) == 200, "it is back")
         assert asked().trace.release == 3
         wait_until(lambda: asked().trace.stale_s is None, "by its own look")
+
+
+def test_a_host_that_may_not_serve_for_long_without_the_database_refuses_until_it_is_back(
+    served: Any, proxy: OutageProxy, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCOREWIRE_REFUSE_AFTER_S", "8")
+    names = served.digests
+    # With a scorer of its own, which is cut off as it is: nobody in reach knows better.
+    alone = start_system(directory / "alone", served.postgres, preprocessors=1, scorers=1, dsn=proxy.dsn)
+    try:
+        pids = set(alone.host.pids().values())
+        wait_until(
+            lambda: len(pids & {member.pid for member in served.members()}) == 2, "both nodes take part"
+        )
+        assert served.promote(features=names["card-payments"], model=names["forest-1"]).state == "active"
+        pid = alone.host.pids()["preprocessor-0"]
+        (there,) = (member for member in served.members() if member.pid == pid)
+        with Client(there.endpoints, deadline=START_S) as client:
+            assert client.score(served.payment).trace.stale_s is None
+            proxy.deaf.set()
+            try:
+                wait_until(lambda: client.score(served.payment).trace.stale_s, "it serves on, and says so")
+                wait_until(lambda: health_of(there.health) != 200, "its health check fails")
+                with pytest.raises(UnavailableError):
+                    client.score(served.payment, deadline=0.5)
+                assert "the database is away for too long" in alone.log("preprocessor-0")
+            finally:
+                proxy.deaf.clear()
+            wait_until(lambda: health_of(there.health) == 200, "it is back")
+            assert client.score(served.payment).score is not None
+    finally:
+        alone.host.stop()
