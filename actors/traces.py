@@ -24,6 +24,8 @@ TRACEPARENT: Final = "traceparent"
 PACKED: Final = b"\xab" + TRACEPARENT.encode()
 #: Seconds that spans may take to leave: a collector that is away must not hold up the end of a node.
 _FLUSH_S: Final = 2.0
+#: Nanoseconds by which the two clocks part before that counts: one of them was set.
+_PARTED_NS: Final = 1_000_000
 
 
 class Traces:
@@ -52,6 +54,7 @@ class Traces:
                 "traces.endpoint is set, and OpenTelemetry is not installed: pip install 'scorewire[otel]'"
             ) from error
         self._share = settings.share
+        self.clock = _Clock()
         self._trace = trace
         self._provider = TracerProvider(resource=Resource.create(dict(resource)))
         exporter = OTLPSpanExporter(endpoint=settings.endpoint, timeout=_FLUSH_S)
@@ -79,15 +82,15 @@ class Traces:
             if not self._trace.get_current_span(parent).get_span_context().trace_flags.sampled:
                 return None
         kind = self._trace.SpanKind.SERVER
-        return self._tracer.start_span(name, parent, kind, start_time=epoch_ns(began))
+        return self._tracer.start_span(name, parent, kind, start_time=self.clock.epoch_ns(began))
 
     def child(self, parent: Span, name: str, began: float, ended: float | None = None) -> Span:
         """Make a span within another; it is over where it is said when (time.monotonic seconds)."""
         context = self._trace.set_span_in_context(parent)
         kind = self._trace.SpanKind.INTERNAL if ended else self._trace.SpanKind.CLIENT
-        span = self._tracer.start_span(name, context, kind, start_time=epoch_ns(began))
+        span = self._tracer.start_span(name, context, kind, start_time=self.clock.epoch_ns(began))
         if ended is not None:
-            span.end(epoch_ns(ended))
+            span.end(self.clock.epoch_ns(ended))
         return span
 
     def fail(self, span: Span, error: Exception) -> None:
@@ -134,7 +137,7 @@ class CallTrace:
             span, asked = self._asked
             self._traces.child(self._span, "scorewire.features", self._began, asked)
             answered = asked + us.get("scorer", 0) / 1e6
-            span.end(epoch_ns(answered if "scorer" in us else now))
+            span.end(self._traces.clock.epoch_ns(answered if "scorer" in us else now))
             if "decision" in us:
                 self._traces.child(
                     self._span, "scorewire.decision", answered, answered + us["decision"] / 1e6
@@ -147,7 +150,7 @@ class CallTrace:
         if answer.decision is not None:
             facts["scorewire.decision"] = answer.decision.outcome
         self._span.set_attributes(facts)
-        self._span.end(epoch_ns(now))
+        self._span.end(self._traces.clock.epoch_ns(now))
 
     def fail(self, error: Exception) -> None:
         """Note what went wrong."""
@@ -162,6 +165,19 @@ def traceparent_of(span: Span) -> str:
     return f"00-{found.trace_id:032x}-{found.span_id:016x}-01"
 
 
-def epoch_ns(moment: float) -> int:
-    """Return a moment of time.monotonic as nanoseconds of unix time."""
-    return time.time_ns() - int((time.monotonic() - moment) * 1e9)
+class _Clock:
+    """Makes unix time of time.monotonic, so that what came first is first there, too.
+
+    The two are compared anew each time, and the difference is kept until they have parted: to read one after
+    the other takes a moment, which would put a span before the one that it is a part of.
+    """
+
+    def __init__(self) -> None:
+        self._apart_ns = time.time_ns() - time.monotonic_ns()
+
+    def epoch_ns(self, moment: float) -> int:
+        """Return a moment of time.monotonic as nanoseconds of unix time."""
+        apart_ns = time.time_ns() - time.monotonic_ns()
+        if abs(apart_ns - self._apart_ns) > _PARTED_NS:
+            self._apart_ns = apart_ns
+        return int(moment * 1e9) + self._apart_ns

@@ -24,7 +24,7 @@ from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres, _binaries, _stand_in
 from governance.history import history
 from governance.policy import read_policy, set_policy
-from governance.rollouts import rollouts
+from governance.rollouts import rollouts, wait_settled
 from tests.acceptance.conftest import System, start_system, wait_until
 from tests.acceptance.test_system import live_stream, models, more, payments
 from transport.client import Answer, Client
@@ -183,7 +183,8 @@ def test_all_but_what_listens_works_through_pgbouncer_in_transaction_mode(
                             assert rollouts(connection, "test")
                     set_policy(two, "test", read_policy({"latency_us": 1e6}), by="olga", reason="x")
                     system.promote(model="forest-2")
-                    rollback(three, "test", by="bob", reason="x")
+                    back = rollback(three, "test", by="bob", reason="x")
+                    assert wait_settled(three, back.id, timeout_s=LIMIT_S).state == "active"
                 with Client(system.addresses(), deadline=20.0) as client:
                     assert client.score(payments[0]).trace.environment == "test"
                 with connect(pooled) as one, connect(pooled) as two:
@@ -197,7 +198,6 @@ def test_all_but_what_listens_works_through_pgbouncer_in_transaction_mode(
 
 def start_canary(system: System) -> None:
     from governance.promotion import promote
-    from governance.rollouts import wait_settled
 
     with connect(system.settings.dsn) as connection:
         stages = {"model": system.digests["forest-2"]}

@@ -127,7 +127,10 @@ def test_figures_agree_with_what_was_done(whole: Whole) -> None:
     wait_until(
         lambda: value(whole.figures()["sink-0"], "scorewire_sink_stored_total") == taken, "all are stored"
     )
-    assert value(whole.figures()["tee-0"], "scorewire_tee_delivered_total") == taken
+    wait_until(
+        lambda: value(whole.figures()["tee-0"], "scorewire_tee_delivered_total") == taken,
+        "the tee has heard that all were delivered",
+    )
     wait_until(
         lambda: value(whole.figures()["shadow-0"], "scorewire_candidate_evaluated_total") == taken,
         "the shadow evaluates all",
