@@ -149,7 +149,10 @@ def more(answers: list[Answer], condition: Callable[[list[Answer]], Any], what: 
 def test_requests_are_spread_over_the_nodes_behind_both(served: Any, payments: list[dict[str, Any]]) -> None:
     with traffic(served, payments) as answers:
         more(answers, lambda new: len({a.trace.nodes["preprocessor"] for a in new}) == 2, "both nodes answer")
-        assert all(slot.sessions for index in (0, 1) for slot in up(served, index))
+        wait_until(
+            lambda: all(slot.sessions for index in (0, 1) for slot in up(served, index)),
+            "both HAProxies lead to both",
+        )
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "term"])
