@@ -24,7 +24,7 @@ _LOCK = 0x5C02E
 _PREPARE_AFTER = 5
 #: What of a DSN is no secret.
 _SHOWN = ("host", "hostaddr", "port", "dbname", "user", "sslmode", "target_session_attrs")
-#: How either side notices that a link is dead.
+#: How this side notices that a link is dead.
 _LIVELY: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
