@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -14,7 +16,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -253,44 +254,33 @@ def joined(system: Any, name: str, port: int, role: str = "preprocessor") -> Ite
         thread.join()
 
 
-class Gateway(BaseHTTPRequestHandler):
-    """Stands for a gateway: it is ready, and answers in HTTP."""
-
-    def do_GET(self) -> None:
-        text = f"{self.path} {self.headers['X-Forwarded-Proto']}".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+@contextmanager
+def gateway() -> Iterator[int]:
+    """Run what stands for a gateway, and give its port."""
+    program = [sys.executable, str(Path(__file__).with_name("gateway.py"))]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
-# The stand-in shares this process with the traffic: where others work as well, it misses checks for long.
-@pytest.mark.timeout(300)
 def test_callers_over_http_reach_gateways_through_tls_as_soon_as_there_are_any(
     served: Any, payments: list[dict[str, Any]]
 ) -> None:
     setup = setup_of(served.settings).instances[0]
     trusted = ssl.create_default_context(cafile=str(setup.certificate))
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server, traffic(served, payments):
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            with joined(served, "gateway", server.server_port, "gateway"):
+    with gateway() as port, traffic(served, payments), joined(served, "gateway", port, "gateway"):
 
-                def ask() -> bytes:
-                    with contextlib.suppress(OSError):  # not there yet
-                        url = f"https://{setup.http}/score"
-                        with urllib.request.urlopen(url, context=trusted, timeout=10) as reply:
-                            return bytes(reply.read())
-                    return b""
+        def ask() -> bytes:
+            with contextlib.suppress(OSError):  # not there yet
+                url = f"https://{setup.http}/score"
+                with urllib.request.urlopen(url, context=trusted, timeout=10) as reply:
+                    return bytes(reply.read())
+            return b""
 
-                assert wait_until(ask, "the gateway is reached", 200) == b"/score https"
-        finally:
-            server.shutdown()
-            thread.join()
+        assert wait_until(ask, "the gateway is reached") == b"/score https"
 
 
 def test_people_and_prometheus_see_it(served: Any) -> None:
