@@ -128,7 +128,7 @@ def teed(directory: Path) -> Iterator[Teed]:
         system = start_system(directory, postgres, preprocessors=1, scorers=1, more=kafka + tee)
         try:
             payments = serve(system)
-            with Client(system.addresses(), deadline=10.0) as client:
+            with Client(system.addresses(), deadline=60.0) as client:  # a killed node starts anew meanwhile
                 yield Teed(system, link, payments, client)
         finally:
             system.host.stop()
