@@ -83,7 +83,7 @@ class Answer:
 
 def pack_answer(answer: Answer) -> bytes:
     """Pack an answer as the body of an ANSWER message."""
-    trace = answer.trace
+    trace, decision = answer.trace, answer.decision
     stale = {} if trace.stale_s is None else {"stale_s": trace.stale_s}
     return wire.pack_body(
         {
@@ -94,7 +94,8 @@ def pack_answer(answer: Answer) -> bytes:
             "pipeline": trace.pipeline,
             "nodes": trace.nodes,
             "us": trace.us,
-            "decision": asdict(answer.decision) if answer.decision else None,
+            # By hand: asdict copies deeply, which takes 4 us of an answer's 50.
+            "decision": {"outcome": decision.outcome, "reasons": decision.reasons} if decision else None,
             **stale,
             **({"fallback": True} if answer.fallback else {}),
         },
