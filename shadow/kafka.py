@@ -35,10 +35,17 @@ def kafka_of(settings: Settings, who: str) -> KafkaSettings:
     """Return the Kafka that the configuration names.
 
     Raises:
-        ConfigError: it names none, and `who` needs one.
+        ConfigError: it names none, and `who` needs one; or librdkafka refuses what it says of it.
     """
     if settings.kafka is None:
         raise ConfigError(f"{who} needs Kafka: name one in [kafka] of scorewire.toml")
+    try:
+        # Each takes some of the options, and is asked now: later it would end a node that works.
+        admin(settings.kafka)
+        producer(settings.kafka)
+        consumer(settings.kafka, "none").close()
+    except BrokerError as error:
+        raise ConfigError(str(error)) from error
     return settings.kafka
 
 
