@@ -35,18 +35,26 @@ def kafka_of(settings: Settings, who: str) -> KafkaSettings:
     """Return the Kafka that the configuration names.
 
     Raises:
-        ConfigError: it names none, and `who` needs one; or librdkafka refuses what it says of it.
+        ConfigError: it names none, and `who` needs one.
     """
     if settings.kafka is None:
         raise ConfigError(f"{who} needs Kafka: name one in [kafka] of scorewire.toml")
+    return settings.kafka
+
+
+def check_kafka(settings: Settings, who: str) -> None:
+    """See, once and before a node starts, that it is told of a Kafka that its client can be made for.
+
+    Raises:
+        ConfigError: as kafka_of; or librdkafka refuses an option, which would end a node that works.
+    """
+    kafka = kafka_of(settings, who)
     try:
-        # Each takes some of the options, and is asked now: later it would end a node that works.
-        admin(settings.kafka)
-        producer(settings.kafka)
-        consumer(settings.kafka, "none").close()
+        # Each leaves out the other's options, so that between them they are asked for all.
+        producer(kafka)
+        consumer(kafka, "none").close()
     except BrokerError as error:
         raise ConfigError(str(error)) from error
-    return settings.kafka
 
 
 def topic(settings: KafkaSettings, environment: str, what: str) -> str:

@@ -17,7 +17,7 @@ from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.evaluating import Evaluating
 from shadow.flow import Flow
-from shadow.kafka import ensure_topics, kafka_of, topic
+from shadow.kafka import check_kafka, ensure_topics, kafka_of, topic
 from shadow.keeper import Keeper, Place, Sign
 from shadow.letters import DeadLetters
 from shadow.metrics import shadow_page
@@ -199,9 +199,9 @@ def run_shadow_node(settings: Settings, index: int) -> int:
     """Run a shadow node until SIGTERM or SIGINT; return the exit code of the process.
 
     Raises:
-        ConfigError: the configuration names no Kafka; the process is as it was.
+        ConfigError: as check_kafka; the process is as it was.
     """
-    kafka_of(settings, _WHO)
+    check_kafka(settings, _WHO)
     step_back(settings.shadow.nice)  # live nodes of the same host come first
     node = ShadowNode(settings, index)
     for number in (signal.SIGTERM, signal.SIGINT):

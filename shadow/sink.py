@@ -14,7 +14,7 @@ from actors.probes import Probes
 from shadow.batch import Batch, read_batch
 from shadow.errors import BrokerError, Stopped
 from shadow.flow import Flow
-from shadow.kafka import ensure_topics, kafka_of, topic
+from shadow.kafka import check_kafka, ensure_topics, kafka_of, topic
 from shadow.keeping import Keeping
 from shadow.letters import DeadLetters
 from shadow.metrics import SINK, counted_page
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 DRAIN_S: Final = 8.0
 _POLL_S, _LOOK_S = 0.2, 0.02
 _BROKER_S = 2.0
+_WHO: Final = "a sink"
 
 
 class SinkNode:
@@ -45,7 +46,7 @@ class SinkNode:
     def __init__(self, settings: Settings, index: int) -> None:
         self._settings = settings
         self._index = index
-        self._kafka = kafka_of(settings, "a sink")
+        self._kafka = kafka_of(settings, _WHO)
         self.node_id = node_name("sink", index)
         self._stopping = threading.Event()  # take nothing more
         self._stop = threading.Event()  # give up what is under way
@@ -161,7 +162,12 @@ class SinkNode:
 
 
 def run_sink(settings: Settings, index: int) -> int:
-    """Run a sink until SIGTERM or SIGINT; return the exit code of its process."""
+    """Run a sink until SIGTERM or SIGINT; return the exit code of its process.
+
+    Raises:
+        ConfigError: as check_kafka; the process is as it was.
+    """
+    check_kafka(settings, _WHO)
     node = SinkNode(settings, index)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())

@@ -24,7 +24,7 @@ from models.field_policy import hash_key
 from shadow.connector import Connector
 from shadow.errors import RecordError
 from shadow.intake import TURN, Intake
-from shadow.kafka import kafka_of, topic
+from shadow.kafka import check_kafka, kafka_of, topic
 from shadow.live import Sampler, live_record
 from shadow.metrics import TEE, counted_page
 from shadow.outlet import Outlet, Ticket
@@ -174,10 +174,10 @@ def run_tee(settings: Settings, index: int, port: int | None) -> int:
     """Run the tee of this host; return the exit code of its process.
 
     Raises:
-        ConfigError: the configuration names no Kafka; the process is as it was.
+        ConfigError: as check_kafka; the process is as it was.
     """
     del port
-    kafka_of(settings, _WHO)
+    check_kafka(settings, _WHO)
     node_id = node_name("tee", index)
     step_back(NICE, session=False)
     shown: Shown = {}

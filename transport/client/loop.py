@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import socket
@@ -119,10 +120,8 @@ class Loop(Sources):
         if self._sleeping:
             self._sleeping = False
             # A full buffer already wakes; a closed socket means that nobody waits any more.
-            try:  # noqa: SIM105 - each call of a client comes by here, and suppress takes as long as the send
+            with contextlib.suppress(OSError):
                 self._wake_out.send(b"\0")
-            except OSError:
-                pass
 
     def wait(self, *, block: bool = True) -> list[Source]:
         """Wait until something arrives or is due; return the sources to pump, each once."""
@@ -155,10 +154,8 @@ class Loop(Sources):
 
     def _drain_wake(self) -> None:
         # One byte comes for each wait, so one look is enough; a further one would only wake again.
-        try:  # noqa: SIM105 - as in wake
+        with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(4096)
-        except BlockingIOError:
-            pass
 
 
 def descriptor_of(pollable: Pollable) -> int:
