@@ -192,9 +192,10 @@ class TeeRing(_Mapped):
             lost += 1
         self._floor = floor
         if lost:
+            # Counted before they are let go: who is killed in between tells of too many, not of too few.
+            self._drop(lost)
             words[_LOST] = min(seq, self._seq)
             words[_FIRST] = floor
-            self._drop(lost)
 
     def _drop(self, count: int) -> None:
         self._dropped += count
