@@ -313,6 +313,8 @@ class RingReader(_Mapped):
         self.damaged += 1
         logger.error("%s is damaged at %d: %d bytes are left out", self.path, self._at, head - self._at)
         self._at = head
+        # What was forged may have told of a number that is yet to come, whose record would not be read.
+        self._last = min(self._last, self._words[_SEQ])
 
 
 def _clear(directory: Path) -> None:

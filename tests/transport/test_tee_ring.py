@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.transport.conftest import wait_until
@@ -201,6 +201,8 @@ def test_each_record_is_read_or_counted_as_lost_whoever_is_faster(steps: list[tu
     st.integers(0, 120),
     st.booleans(),
 )
+# All words are forged alike, so that the next record to come seems safe.
+@example([(64, b"\0\0\0\0\0\0\0\1" * 2 + b"\0\1"), (136, b"e")], 0, False)
 @settings(deadline=None)
 def test_whatever_is_written_over_a_ring_harms_only_what_is_in_it(
     junk: list[tuple[int, bytes]], before: int, anew: bool
