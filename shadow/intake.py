@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Records that are taken of one ring before the next one's turn.
 TURN: Final = 500
+#: Records that are read at a time, a part of a turn, so that reading them is a small step.
+_BITE: Final = 20
 #: What rings count that adds up.
 SUMMED: Final = ("offered", "acknowledged", "dropped")
 
@@ -123,14 +125,18 @@ class Intake:
         self._sources[path.name] = _Source(ring)
 
     def _read(self, name: str, source: _Source) -> int:
-        damaged = source.ring.damaged
-        found = source.ring.read(TURN)
+        count, more, damaged = 0, True, source.ring.damaged
+        while more and count < TURN:
+            found = source.ring.read(_BITE)
+            # One that is cut short is not read on at once: what is damaged may be whole some time later.
+            more = len(found) == _BITE
+            count += len(found)
+            for one in found:
+                source.waiting[one.end] = (one.start, one.before)
+                if not self._take(one.record, source.ring.node, (name, one.end)):
+                    source.waiting.pop(one.end, None)
         self.unreadable += source.ring.damaged - damaged
-        for one in found:
-            source.waiting[one.end] = (one.start, one.before)
-            if not self._take(one.record, source.ring.node, (name, one.end)):
-                source.waiting.pop(one.end, None)
-        return len(found)
+        return count
 
 
 def _summed(ring: RingReader) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pykka
 
 from actors.config import Settings, node_name, ring_directory, spool_directory
-from actors.priority import step_back
+from actors.priority import Breather, step_back
 from actors.probes import Probes
 from actors.serving import MailboxActor
 from actors.supervisor import ChildSpec, Supervisor, run_top
@@ -71,6 +71,7 @@ class TeeActor(MailboxActor):
         self._hash_key = hash_key(settings.tee.hash_key)
         self._sampler = Sampler(settings.tee.sample, settings.tee.always)
         self._counts = Counter(taken=0, malformed=0, sampled_out=0)
+        self._breather = Breather()
         self._pause = READ_S
         self._read_at = 0.0
 
@@ -83,7 +84,7 @@ class TeeActor(MailboxActor):
             self._intake = Intake(ring_directory(settings), self._take)
             names = [topic(kafka, settings.environment, what) for what in ("live", "dead")]
             self._connector = Connector(kafka, names)
-            self._outlet = Outlet(names[0], self._spool, self._connector, self._intake.settle)
+            self._outlet = Outlet(names[0], self._spool, self._connector, self._settle)
         except BaseException:
             self._spool.close()
             raise
@@ -145,6 +146,7 @@ class TeeActor(MailboxActor):
 
     def _take(self, raw: RawRecord, node: str, ticket: Ticket) -> bool:
         """Bring a record on its way; say whether it has one."""
+        self._breather.breathe()
         self._counts["taken"] += 1
         try:
             record = live_record(raw, node, self._hash_key, self._sampler)
@@ -158,6 +160,10 @@ class TeeActor(MailboxActor):
             return False
         self._outlet.send(ticket, record.id.encode("utf-8"), packed)
         return True
+
+    def _settle(self, ticket: Ticket) -> None:
+        self._breather.breathe()
+        self._intake.settle(ticket)
 
     def _log(self) -> None:
         logger.info("the tee counted %s", {k: v for k, v in self.counters().items() if v})

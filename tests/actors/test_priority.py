@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from actors.priority import Breather
 
 ROOT = Path(__file__).parents[2]
 SESSION = Path("/proc/self/autogroup")
@@ -66,3 +71,18 @@ def test_its_session_stands_back_too_and_never_that_of_others() -> None:
 def test_told_to_stay_it_stays() -> None:
     found = standing_back(0, leads=True)
     assert (found["nice"], found["batch"]) == (os.nice(0), False)
+
+
+def test_long_work_in_which_one_breathes_hands_its_core_over_again_and_again() -> None:
+    breather, steps = Breather(), 20
+
+    def handed_over(work: Callable[[], None]) -> int:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        for _ in range(steps):
+            step_ends = time.thread_time() + 1e-3
+            while time.thread_time() < step_ends:
+                work()
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+
+    assert handed_over(breather.breathe) >= steps
+    assert handed_over(lambda: None) < steps
