@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from actors.evaluation import FEATURES, Vectors
 from actors.state import Loaded
 from actors.tally import Tally
 from actors.traces import CallTrace
@@ -33,7 +35,7 @@ class Call:
 
     Attributes:
         asked: when its features went to the scorers (time.monotonic seconds).
-        message: as they went there.
+        vectors: those features.
         settled: whether it was answered, or refused.
         trace: its spans, where it is traced.
     """
@@ -43,12 +45,12 @@ class Call:
         "asked",
         "id",
         "loaded",
-        "message",
         "request",
         "settled",
         "tally",
         "trace",
         "transaction",
+        "vectors",
     )
 
     def __init__(
@@ -67,7 +69,7 @@ class Call:
         self.id = id_
         self.transaction = transaction
         self.asked = time.monotonic()
-        self.message = b""
+        self.vectors: Vectors = {}
         self.settled = False
         self.trace: CallTrace | None = None
 
@@ -75,6 +77,12 @@ class Call:
     def about(self) -> dict[str, object]:
         """What it is called in a log."""
         return {"transaction": self.id, "release": self.loaded.release}
+
+    def question(self, vectors: Vectors, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+        """Pack what scorers are asked: its own vectors or those of several, and what else there is to say."""
+        sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
+        priority = wire.REPLAY if self.request.replay else {}
+        return wire.pack_body({**priority, "release": self.loaded.release, **more, **sent})
 
     def done(self, outcome: bytes | wire.Body | Exception) -> None:
         """Take what the scorers' pool says, or what it said of this one among several."""

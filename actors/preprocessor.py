@@ -13,7 +13,7 @@ import zmq
 from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
-from actors.evaluation import DECISION, FEATURES, Vectors
+from actors.evaluation import DECISION, Vectors
 from actors.following import follower
 from actors.serving import RefreshPeers, ServingActor
 from actors.state import Loaded, NodeState
@@ -188,15 +188,12 @@ class PreprocessorActor(ServingActor):
             call.trace = CallTrace(traces, span, arrived)
 
     def _ask_scorers(self, call: Call, vectors: Vectors) -> None:
-        sent = {"vector": vectors[FEATURES]} if len(vectors) == 1 else {"vectors": vectors}
-        priority = wire.REPLAY if call.request.replay else {}
-        more = {} if call.trace is None else call.trace.ask()
-        message = wire.pack_body({**priority, "release": call.loaded.release, **sent, **more})
-        call.asked, call.message = time.monotonic(), message
-        if more:
+        call.asked, call.vectors = time.monotonic(), vectors
+        if call.trace is not None:
+            message = call.question(vectors, call.trace.ask())
             self.pool.submit(Kind.VECTOR, message, call.deadline(), call.done)
         else:
-            self._together.add(call, vectors)
+            self._together.add(call)
 
     def _ask_code(self, call: Call, vectors: Vectors) -> None:
         """Have code compute the features that no spec does; then go on as without code."""
@@ -309,7 +306,7 @@ class PreprocessorActor(ServingActor):
             self._policies = {number: one for number, one in self._policies.items() if number in held}
             policy = self._policies[loaded.release] = policy_of(loaded.specs.values()).pack()
         flags = CANARY if canary is not None and canary.release == loaded.release else 0
-        tee.offer(time.time(), flags, policy, call.request.frame, call.message, answer)
+        tee.offer(time.time(), flags, policy, call.request.frame, call.question(call.vectors), answer)
 
     def _give_up(self, call: Call, error: Exception, fallback: Answer | None = None) -> None:
         self._in_flight -= 1

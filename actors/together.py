@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from actors.evaluation import FEATURES, Vectors
 from transport.client import wire
 from transport.client.errors import (
     ClosedError,
@@ -50,13 +49,13 @@ class Together:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._gathered: dict[tuple[int, bool, int], list[tuple[Call, Vectors]]] = defaultdict(list)
+        self._gathered: dict[tuple[int, bool, int], list[Call]] = defaultdict(list)
 
-    def add(self, call: Call, vectors: Vectors) -> None:
-        """Take a call whose message is packed."""
+    def add(self, call: Call) -> None:
+        """Take a call whose vectors are known."""
         left_s = call.deadline() - time.monotonic()
         alike = int(math.log(left_s) * _ALIKE) if left_s > 0 else 0
-        self._gathered[call.loaded.release, call.request.replay, alike].append((call, vectors))
+        self._gathered[call.loaded.release, call.request.replay, alike].append(call)
 
     def send(self) -> None:
         """Ask for all that was taken."""
@@ -72,28 +71,26 @@ class Together:
             for start in range(0, len(calls), share):
                 self._ask(calls[start : start + share])
 
-    def _ask(self, calls: list[tuple[Call, Vectors]]) -> None:
-        call, vectors = calls[0]
+    def _ask(self, calls: list[Call]) -> None:
+        call = calls[0]
         if len(calls) == 1:
             self._ask_alone(call, 0)
             return
-        joined = {stage: b"".join([one[stage] for _, one in calls]) for stage in vectors}
-        sent = {"vector": joined[FEATURES]} if len(joined) == 1 else {"vectors": joined}
-        priority = wire.REPLAY if call.request.replay else {}
-        message = wire.pack_body({**priority, "release": call.loaded.release, "rows": len(calls), **sent})
-        own = [call for call, _ in calls]
-        deadline = min(call.deadline() for call in own)
+        joined = {stage: b"".join([one.vectors[stage] for one in calls]) for stage in call.vectors}
+        message = call.question(joined, {"rows": len(calls)})
+        deadline = min(call.deadline() for call in calls)
         # One of them may be what ends a scorer: the others are not to be asked with it again.
         self._pool.submit(
             Kind.VECTOR,
             message,
             deadline,
-            lambda outcome: self._share(own, outcome),
+            lambda outcome: self._share(calls, outcome),
             failed=MAX_FAILURES - 1,
         )
 
     def _ask_alone(self, call: Call, failed: int) -> None:
-        self._pool.submit(Kind.VECTOR, call.message, call.deadline(), call.done, failed=failed)
+        message = call.question(call.vectors)
+        self._pool.submit(Kind.VECTOR, message, call.deadline(), call.done, failed=failed)
 
     def _share(self, calls: list[Call], outcome: bytes | Exception) -> None:
         """Hand each call its part of what a scorer said."""

@@ -18,6 +18,7 @@ import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import count, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,6 +42,9 @@ _WINDOW = 64
 #: Seconds that the first answer may take.
 _PATIENT_S = 10.0
 _MOMENT_S = 50e-6
+#: Replies that are read before it is looked again at what is to be sent.
+_READS = 16
+_HEADER_BYTES = len(wire.pack_header(Kind.ERROR, 0))
 #: Seconds at the beginning of each load that are not counted: what there is to learn is learned then.
 _SETTLE_S = 1.5
 
@@ -58,6 +62,12 @@ class Outcomes:
     def settled(self) -> int:
         """How many there is an outcome of."""
         return len(self.latencies_s) + self.overloaded + self.other
+
+
+@lru_cache(maxsize=1_000)
+def _error(body: bytes) -> Exception:
+    """Return what an error's body says; refusals are the same bytes again and again."""
+    return wire.unpack_error(wire.pack_header(Kind.ERROR, 0) + body)
 
 
 class Caller:
@@ -97,17 +107,17 @@ class Caller:
             outcomes.overloaded += 1
 
     def _read(self, outcomes: Outcomes) -> None:
-        """Take what has come, or wait for a moment; what comes too late is as good as nothing."""
+        """Take some of what has come, or wait for a moment; what comes too late is as good as nothing."""
         if not self._socket.poll(0):
             time.sleep(_MOMENT_S)  # in which the socket's own thread has the core
         with suppress(zmq.Again):
-            while True:
+            for _ in range(_READS):
                 frame = self._socket.recv(zmq.NOBLOCK)
                 now, header = time.monotonic(), wire.unpack_header(frame)
                 at = self._sent.pop(header.id, None)
                 if at is None:  # of a load before
                     continue
-                error = None if header.kind is Kind.ANSWER else wire.unpack_error(frame)
+                error = None if header.kind is Kind.ANSWER else _error(frame[_HEADER_BYTES:])
                 full = isinstance(error, OverloadedError)
                 if isinstance(error, OverloadedError):
                     self._again_at = now + error.retry_after

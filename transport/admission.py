@@ -48,8 +48,11 @@ _MEASURE_S = 0.01
 #: The share of a new measurement in the time that a request takes, and how many times the old one it may be:
 #: a thread that was not given the processor for a while has not become slow.
 _WEIGHT, _MOST_TIMES = 0.2, 8.0
-#: The share of a new measurement in the time of a request that finds nobody before it.
-_ALONE_WEIGHT = 0.3
+#: The time of a request that finds nobody before it is the least of so many: what else is done meanwhile,
+#: such as refusing others, only adds, and the longer overload stands the more would be let in.
+_ALONE_KEPT = 5
+#: How many such times are no wait: where many are worked on at once, what comes meanwhile waits for those.
+_ALONE_TIMES = 1.6
 #: Seconds, and times as long as it took, after which it is looked at again what one takes alone.
 _LOOK_S, _LOOK_TIMES = 1.0, 100.0
 #: Seconds after which what was measured while requests waited is outdated.
@@ -198,6 +201,7 @@ class Admission:
         self._alone: Request | None = None
         self._sent_alone = False
         self._alone_s = 0.0
+        self._alone_times: deque[float] = deque(maxlen=_ALONE_KEPT)
         self._alone_at = self._alone_since = self._gave_up_at = -math.inf
         self._live_overload, self._replay_overload = _Overload(), _Overload()
         self._slice_at = 0.0
@@ -229,11 +233,8 @@ class Admission:
         return None
 
     def _wait_s(self, ahead: int) -> float:
-        """Return for how long one waits with so many ahead; that it takes its time alone as well is no wait.
-
-        Twice that, since where many are worked on at once, one that comes meanwhile waits for those.
-        """
-        return ahead * self._service_s - 2 * self._alone_s
+        """Return for how long one waits with so many ahead; the time that it takes alone is no wait."""
+        return ahead * self._service_s - _ALONE_TIMES * self._alone_s
 
     def ready_at(self, now: float) -> float | None:
         """Return when the next slice may be taken; None while nothing waits."""
@@ -243,7 +244,7 @@ class Admission:
         if self._looks(now):
             most = 1.0
         else:
-            most = max(_LEAST, (2 * self._alone_s + _SLICES_AHEAD * SLICE_S) / self._service_s)
+            most = max(_LEAST, (_ALONE_TIMES * self._alone_s + _SLICES_AHEAD * SLICE_S) / self._service_s)
         return now if under_way < most else self._moved_at + self._stall_s()
 
     def _under_way(self, now: float) -> int:
@@ -324,7 +325,8 @@ class Admission:
                 self._alone_s = taken_s
             elif self._sent_alone or self._taken == request.place:
                 taken_s = min(taken_s, _MOST_TIMES * self._alone_s)
-                self._alone_s += _ALONE_WEIGHT * (taken_s - self._alone_s)
+                self._alone_times.append(taken_s)
+                self._alone_s = min(self._alone_times)
                 self._alone_at = now
 
     def measure(self, now: float) -> None:

@@ -156,6 +156,28 @@ def test_in_overload_one_is_sent_alone_now_and_then_to_see_how_long_it_takes() -
     assert sizes.total() - sizes[1] > 2900
 
 
+def test_what_one_takes_alone_is_the_least_of_its_latest_times() -> None:
+    now = 100.0
+
+    def taken_after(*times_s: float) -> int:
+        """Let requests come one at a time and take so long; return how many are taken then at once."""
+        nonlocal now
+        queue = Admission()
+        for time_s in times_s:
+            assert queue.offer(request(left_s=1.0, now=now), now) is None
+            (one,) = queue.take(now)
+            now += time_s
+            queue.end(one, now)
+        return sum(queue.offer(request(left_s=1e-3, now=now), now) is None for _ in range(2000))
+
+    quick, slow = [1e-3] * 6, [4e-3] * 5
+    usual = taken_after(*quick)
+    assert 50 < usual < 1000
+    assert taken_after(*quick, *slow[:4]) == usual
+    assert taken_after(*quick, *slow) > 2 * usual
+    assert taken_after(*quick, *slow, *quick[:1]) == usual
+
+
 def test_the_queue_is_bounded_whatever_the_deadlines() -> None:
     queue = Admission()
     taken = sum(queue.offer(request(left_s=4000.0), 100.0) is None for _ in range(MAX_QUEUED + 50))
