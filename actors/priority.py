@@ -30,8 +30,8 @@ class Breather:
     """Rests for a moment again and again in long work, so that live nodes of the same host get this core.
 
     Whoever wakes interrupts a process that stands back, unless it had more than its share just before: then
-    Linux looks again at the next tick of its clock only, 4 ms later, even while another core is idle. A
-    process that sleeps for an instant hands its core over at once.
+    Linux looks again only at the next tick of its clock, milliseconds later, even while another core is idle.
+    A process that sleeps for an instant hands its core over at once.
     """
 
     def __init__(self) -> None:
