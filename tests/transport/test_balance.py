@@ -127,7 +127,8 @@ def test_a_node_that_errs_is_left_out_soon_and_comes_back_when_it_is_mended(
     one_by_one(caller, 200)
     assert sum(broken.node.batches) < tried + 20
     broken.node.always = ""
-    caller.serve(lambda: one_by_one(caller, 10) or not caller.pool._members[broken.endpoint].health.failing)
+    health = caller.pool._members.by_endpoint[broken.endpoint].health
+    caller.serve(lambda: one_by_one(caller, 10) or not health.failing)
     before = sum(broken.node.batches)
     caller.serve(lambda: one_by_one(caller, 10) or sum(broken.node.batches) > before + 20)
 

@@ -62,7 +62,7 @@ def test_who_has_heard_of_a_release_is_answered_by_none_who_has_not(pair: Pair) 
 
 def test_a_release_that_is_told_of_with_a_beat_counts_as_well(pair: Pair) -> None:
     pair.first.node.activation = 2
-    member = pair.caller.pool._members[pair.first.endpoint]
+    member = pair.caller.pool._members.by_endpoint[pair.first.endpoint]
     pair.caller.serve(lambda: member.activation == 2)
     assert {pair.ask() for _ in range(50)} == {2}
 
@@ -75,7 +75,7 @@ def test_where_a_release_was_named_it_does_not_matter_who_answers(pair: Pair) ->
 
 def test_a_node_of_an_older_version_that_says_nothing_of_it_is_asked_as_ever(pair: Pair) -> None:
     pair.second.node.activation = 0
-    member = pair.caller.pool._members[pair.second.endpoint]
+    member = pair.caller.pool._members.by_endpoint[pair.second.endpoint]
     pair.caller.serve(lambda: member.activation == 0)
     pair.first_leads()
     second = pair.asked()[1]
@@ -100,7 +100,7 @@ def test_where_nobody_is_left_who_knew_older_ones_serve_on_after_a_moment(pair: 
 
 
 def test_who_has_no_time_to_wait_is_answered_by_what_there_is(pair: Pair) -> None:
-    lead, (gone, left) = Lead(), pair.caller.pool._members.values()
+    lead, (gone, left) = Lead(), pair.caller.pool._members.by_endpoint.values()
     lead.learn(gone, 2)
     lead.learn(left, 1)
     lead.note([left], 5.0)

@@ -120,7 +120,7 @@ def test_expired_requests_leave_nothing_behind(call: Any, threads: Threads) -> N
     # A machine that is busy otherwise may find that it cannot make them all.
     assert all(isinstance(outcome, DeadlineExceededError | OverloadedError) for _, outcome in outcomes)
     assert caller.pool.counters()["in_flight"] == 0
-    assert not caller.pool._members[node.endpoint].held
+    assert not caller.pool._members.by_endpoint[node.endpoint].held
     caller.pool.due()
     assert not caller.pool._deadlines
 
@@ -199,7 +199,7 @@ def test_a_beat_that_is_read_after_its_connection_was_lost_brings_no_member_back
     caller.serve(lambda: caller.is_ready(node.endpoint))
     node.kill()
     caller.serve(lambda: caller.state(node.endpoint) == "silent")
-    member = caller.pool._members[node.endpoint]
+    member = caller.pool._members.by_endpoint[node.endpoint]
     caller.pool._take(member, wire.pack_header(Kind.PONG, 0) + wire.pack_body({"state": "ready"}))
     assert caller.state(node.endpoint) == "silent"
 

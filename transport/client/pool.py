@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 
 import zmq
 
 from . import wire
 from .budget import Budget
-from .choice import cheapest, choose, untried
+from .choice import cheapest, choose
 from .deadlines import Deadlines, too_late
 from .errors import (
     ClosedError,
@@ -30,9 +30,9 @@ from .errors import (
     UnknownReleaseError,
 )
 from .hedge import Hedger
-from .lead import Lead
 from .loop import Reader, Sources
 from .member import Member, Request, State
+from .members import Members
 from .stats import PoolStats
 from .throttle import Throttle
 from .wire import Kind
@@ -67,13 +67,10 @@ class Pool:
     ) -> None:
         self.stats = PoolStats()
         self._loop = loop
-        self._context = context
         self._beat_s = beat_s
         self._next_beat = time.monotonic()
-        self._members: dict[str, Member] = {}
-        self._listed: frozenset[str] = frozenset()
-        self._ready: list[Member] = []
-        self._lead = Lead()
+        self._links = Reader(self._read_links)
+        self._members = Members(loop, context, self, self._links)
         self._hedger = Hedger()
         self._retries = Budget(RETRY_SHARE, RETRY_BURST)
         self._throttle = Throttle()
@@ -81,7 +78,6 @@ class Pool:
         self._deadlines = Deadlines[Request]()
         self._waiting: list[Request] = []
         self._in_flight = 0
-        self._links = Reader(self._read_links)
         loop.add(self)
         loop.add(self._links)
         self.set_members(endpoints)
@@ -91,47 +87,28 @@ class Pool:
 
         `keep`: who answers stays for as long as that lasts. Where a list may be wrong, its own word counts.
         """
-        self._listed = frozenset(endpoints)
-        for endpoint in sorted(self._listed - set(self._members)):
-            self._meet(endpoint)
+        self._members.set_listed(endpoints)
         self._part_with_unlisted(keep=keep)
 
     def _part_with_unlisted(self, *, keep: bool) -> None:
-        for member in list(self._members.values()):
-            if member.endpoint not in self._listed and not (keep and member.stays):
-                self._ask_elsewhere(self._part_with(member.endpoint))
-
-    def _meet(self, endpoint: str) -> None:
-        member = Member(self._context, endpoint)
-        self._members[endpoint] = member
-        self._loop.watch(member.socket, self)
-        self._loop.watch(member.link, self._links)
-
-    def _part_with(self, endpoint: str) -> list[Request]:
-        """Let a member go; return what it held."""
-        member = self._members.pop(endpoint)
-        self._loop.unwatch(member.socket)
-        self._loop.unwatch(member.link)
-        orphans = member.give_back()
-        member.close()
-        self._note_ready()
-        return orphans
+        for member in self._members.unlisted(keep=keep):
+            self._ask_elsewhere(self._members.part_with(member))
 
     def states(self) -> dict[str, str]:
         """Return what the pool thinks of each member, by endpoint."""
-        return {endpoint: member.state.value for endpoint, member in self._members.items()}
+        return self._members.states()
 
     def busy_s(self, now: float) -> float:
         """Return for how many seconds every member that could be asked has asked not to be (0: not so)."""
-        return max(0.0, min([member.health.busy_until for member in self._ready], default=now) - now)
+        return self._members.busy_s(now)
 
     def heard(self) -> tuple[int, int]:
         """Return the newest activation that a ready member told of in a pong, and its release; else zeros."""
-        return max((member.acts_on for member in self._ready), default=(0, 0))
+        return self._members.heard()
 
     def counters(self) -> dict[str, int]:
         """Return all counts, by name."""
-        return {**asdict(self.stats), "in_flight": self._in_flight, "newest": self._lead.newest}
+        return {**asdict(self.stats), "in_flight": self._in_flight, "newest": self._members.lead.newest}
 
     def submit(
         self, kind: Kind, body: bytes, until: float, done: Done, *, newest: bool = False, failed: int = 0
@@ -152,7 +129,7 @@ class Pool:
         self._in_flight += 1
         self._retries.fill()
         self._deadlines.add(request, self._in_flight)
-        if self._ask(request) and len(self._ready) > 1:
+        if self._ask(request) and len(self._members.ready) > 1:
             self._hedger.watch(request)
 
     def due(self) -> float:
@@ -161,7 +138,7 @@ class Pool:
 
     def pump(self) -> bool:
         """Read answers and deadlines; beat when it is time. Say whether more may be there."""
-        for member in list(self._members.values()):
+        for member in list(self._members.by_endpoint.values()):
             for frame in member.frames():
                 self._take(member, frame)
         now = time.monotonic()
@@ -170,13 +147,13 @@ class Pool:
         if now >= self._next_beat:
             self._next_beat = now + self._beat_s
             self._beat(now)
-        return True in [member.has_more for member in self._members.values()]
+        return True in [member.has_more for member in self._members.by_endpoint.values()]
 
     def _read_links(self) -> bool:
         """Read what happened to connections, behind what came over them."""
         more = self.pump()
         orphans: list[tuple[Request, str]] = []
-        for member in list(self._members.values()):
+        for member in list(self._members.by_endpoint.values()):
             if member.has_lost_its_link():
                 orphans += [(request, member.route.node) for request in self._eject(member)]
         # All of them first: with a load balancer many connections end at once.
@@ -187,9 +164,7 @@ class Pool:
         """Fail what is under way with ClosedError, and close all sockets."""
         self._loop.remove(self)
         self._loop.remove(self._links)
-        for member in self._members.values():
-            member.close()
-        self._members.clear()
+        self._members.close()
         for request in self._deadlines.take_all():
             self._finish(request, ClosedError("the pool was closed while the request was under way"))
 
@@ -197,7 +172,7 @@ class Pool:
 
     def _ask(self, request: Request) -> bool:
         now = time.monotonic()
-        while (chosen := choose(self._candidates(request, now), now)) is not None:
+        while (chosen := choose(self._members.candidates(request, now), now)) is not None:
             request.tried.append(chosen)
             if chosen.send(request, next(self._ids), now):
                 self.stats.sent += 1
@@ -205,22 +180,17 @@ class Pool:
         self._waiting.append(request)
         return False
 
-    def _candidates(self, request: Request, now: float) -> Sequence[Member]:
-        """Return who may be asked: another node behind another address, if there is one."""
-        members = self._lead.among(self._ready, request, now)
-        return untried(members, request) if request.tried else members
-
     def _hedge(self, now: float) -> None:
         """Ask a second member what takes long; the answer that comes first counts."""
         for request in self._hedger.ripe(now):
-            chosen = cheapest(self._candidates(request, now), now)
+            chosen = cheapest(self._members.candidates(request, now), now)
             request.tried += [chosen] if chosen else []
             if chosen and chosen.send(request, next(self._ids), now):
                 request.hedge = chosen
                 self.stats.sent += 1
                 self.stats.hedged += 1
 
-    def _ask_elsewhere(self, requests: list[Request]) -> None:
+    def _ask_elsewhere(self, requests: Iterable[Request]) -> None:
         for request in requests:
             if not request.finished and not request.holders:
                 self.stats.retried += 1
@@ -241,7 +211,8 @@ class Pool:
         try:
             header = wire.unpack_header(frame)
             if header.number != member.activation:
-                self._learn(member, header.number)
+                self._members.learn(member, header.number)
+                self._ask_waiting()
             if header.kind is Kind.PONG:
                 self._turn(member, member.hear(header.number, wire.unpack_body(frame)))
             elif header.kind is Kind.GOODBYE:
@@ -291,7 +262,8 @@ class Pool:
         if type(error) is ScorewireError:  # `internal`, or a code of a newer node
             hopeful = self._not_given_up([(request, member.route.node)], error.detail)
         else:
-            others = self._candidates(request, now) or self._lead.awaits(self._ready, request)
+            members = self._members
+            others = members.candidates(request, now) or members.lead.awaits(members.ready, request)
             hopeful = [request] if others and isinstance(error, _ELSEWHERE) else []
         if hopeful and self._retries.take():
             self._ask_elsewhere(hopeful)
@@ -314,50 +286,22 @@ class Pool:
 
     def _turn(self, member: Member, state: State) -> None:
         """Note what a member says of itself, and hand a member that became ready what waits."""
-        if member.route.retiring:
-            state = State.NOT_READY
-        if not member.connected or member.state is state:
-            return
-        member.state = state
-        self._note_ready()
-        if state is State.READY:
-            member.health.welcome(time.monotonic())
+        if self._members.turn(member, state):
             self._ask_waiting()
-
-    def _note_ready(self) -> None:
-        self._ready = [member for member in self._members.values() if member.state is State.READY]
-        self._lead.note(self._ready, time.monotonic())
-
-    def _learn(self, member: Member, activation: int) -> None:
-        """Note on what a member acts; where that is new, ask the others whether they do by now."""
-        if self._lead.learn(member, activation):
-            for other in self._ready:
-                other.ping()
-        self._note_ready()
-        self._ask_waiting()
 
     # -- time
 
     def _beat(self, now: float) -> None:
-        for member in list(self._members.values()):
+        for member in list(self._members.by_endpoint.values()):
             if member.beat() >= MISSES and member.state is not State.SILENT:
                 self._fall_silent(member)
             member.forget_losers(now)
             if member.route.balanced:
-                self._renew(member, now)
+                self._members.renew(member, now)
         self._hedger.settle()
         self._part_with_unlisted(keep=True)
-        self.stats.behind += self._lead.follow(self._ready, now)
+        self.stats.behind += self._members.lead.follow(self._members.ready, now)
         self._ask_waiting()
-
-    def _renew(self, member: Member, now: float) -> None:
-        """Connect anew through a load balancer where the old connection leads nowhere, or is old."""
-        if member.route.is_old(now) and member.state is State.READY and len(self._ready) > 1:
-            member.route.retiring = True
-            self._turn(member, State.NOT_READY)
-        if member.leads_nowhere(now):
-            self._part_with(member.endpoint)
-            self._meet(member.endpoint)
 
     def _fall_silent(self, member: Member) -> None:
         """Ask a member nothing more until it speaks, and others what it holds; its answer still counts."""
@@ -376,10 +320,7 @@ class Pool:
         return member.give_back()
 
     def _leave_out(self, member: Member) -> None:
-        if member.state is State.READY:
-            self.stats.ejected += 1
-        member.state = State.SILENT
-        self._note_ready()
+        self.stats.ejected += self._members.leave_out(member)
 
     def _expire(self, now: float) -> None:
         for request in self._deadlines.passed(now):
