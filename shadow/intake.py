@@ -125,16 +125,16 @@ class Intake:
         self._sources[path.name] = _Source(ring)
 
     def _read(self, name: str, source: _Source) -> int:
-        count, more, damaged = 0, True, source.ring.damaged
-        while more and count < TURN:
+        count, damaged = 0, source.ring.damaged
+        for _ in range(TURN // _BITE):
             found = source.ring.read(_BITE)
-            # One that is cut short is not read on at once: what is damaged may be whole some time later.
-            more = len(found) == _BITE
             count += len(found)
             for one in found:
                 source.waiting[one.end] = (one.start, one.before)
                 if not self._take(one.record, source.ring.node, (name, one.end)):
                     source.waiting.pop(one.end, None)
+            if len(found) < _BITE:
+                break  # not read on at once: what is damaged may be whole some time later
         self.unreadable += source.ring.damaged - damaged
         return count
 

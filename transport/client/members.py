@@ -48,12 +48,12 @@ class Members:
         for endpoint in sorted(self._listed - set(self.by_endpoint)):
             self._meet(endpoint)
 
-    def unlisted(self, *, keep: bool) -> Sequence[Member]:
+    def unlisted(self, *, keep: bool) -> list[Member]:
         """Return those that are no longer listed; `keep`: but not those that answer."""
         members = self.by_endpoint.values()
         return [one for one in members if one.endpoint not in self._listed and not (keep and one.stays)]
 
-    def part_with(self, member: Member) -> Sequence[Request]:
+    def part_with(self, member: Member) -> list[Request]:
         """Let a member go; return what it held."""
         del self.by_endpoint[member.endpoint]
         self._loop.unwatch(member.socket)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 
 import zmq
@@ -190,7 +190,7 @@ class Pool:
                 self.stats.sent += 1
                 self.stats.hedged += 1
 
-    def _ask_elsewhere(self, requests: Iterable[Request]) -> None:
+    def _ask_elsewhere(self, requests: list[Request]) -> None:
         for request in requests:
             if not request.finished and not request.holders:
                 self.stats.retried += 1
