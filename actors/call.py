@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from actors.evaluation import FEATURES, Vectors
+from actors.reading import read_map
 from actors.state import Loaded
 from actors.tally import Tally
 from actors.traces import CallTrace
@@ -31,7 +32,7 @@ class Call:
         loaded: the release that was stamped on it.
         tally: where it is counted; None while there is no canary.
         id_: the transaction's id; "" where it has none.
-        transaction: its fields.
+        transaction: its fields; None where they were not read as a map so far.
 
     Attributes:
         asked: when its features went to the scorers (time.monotonic seconds).
@@ -41,6 +42,7 @@ class Call:
     """
 
     __slots__ = (
+        "_transaction",
         "actor",
         "asked",
         "id",
@@ -49,7 +51,6 @@ class Call:
         "settled",
         "tally",
         "trace",
-        "transaction",
         "vectors",
     )
 
@@ -60,18 +61,25 @@ class Call:
         loaded: Loaded,
         tally: Tally | None,
         id_: str,
-        transaction: Mapping[str, Any],
+        transaction: Mapping[str, Any] | None,
     ) -> None:
         self.actor = actor
         self.request = request
         self.loaded = loaded
         self.tally = tally
         self.id = id_
-        self.transaction = transaction
+        self._transaction = transaction
         self.asked = time.monotonic()
         self.vectors: Vectors = {}
         self.settled = False
         self.trace: CallTrace | None = None
+
+    @property
+    def transaction(self) -> Mapping[str, Any]:
+        """Its fields."""
+        if self._transaction is None:
+            self._transaction = read_map(self.request.frame)["transaction"]
+        return self._transaction
 
     @property
     def about(self) -> dict[str, object]:
@@ -139,9 +147,9 @@ class Call:
 
     def decide(self, scores: Mapping[str, float]) -> Decision | None:
         """Decide by the release's rules; None where it has none."""
-        found = self.loaded.decide(scores, self.transaction)
-        if found is None:
+        if self.loaded.rules is None:
             return None
+        found = self.loaded.rules.decide(scores, self.transaction)
         if found.errors:
             self.actor.rule_errors += found.errors
             if self.tally is not None:

@@ -13,8 +13,9 @@ import zmq
 from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
-from actors.evaluation import DECISION, Vectors
+from actors.evaluation import DECISION, FEATURES, Vectors
 from actors.following import follower
+from actors.reading import read_map
 from actors.serving import RefreshPeers, ServingActor
 from actors.state import Loaded, NodeState
 from actors.tally import Tally
@@ -41,6 +42,8 @@ from transport.tee_ring import TeeRing
 
 logger = logging.getLogger(__name__)
 
+#: A transaction that was read, its features so far, and the trace that it is part of.
+_Begun = tuple[Call, Vectors, object]
 #: Transactions under way in one preprocessor beyond which it says `overloaded`.
 MAX_IN_FLIGHT = 2_000
 #: Seconds after which there may be fewer.
@@ -153,7 +156,29 @@ class PreprocessorActor(ServingActor):
     def _begin(self, request: Request) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
             raise overloaded(self._in_flight, FULL_RETRY_S)
-        body = wire.unpack_body(request.frame)
+        call, vectors, traceparent = self._express(request) or self._read(request)
+        self._trace(call, traceparent)
+        self._in_flight += 1
+        if len(vectors) == len(call.loaded.specs):
+            self._ask_scorers(call, vectors)
+        else:
+            self._ask_code(call, vectors)
+
+    def _express(self, request: Request) -> _Begun | None:
+        """Read a transaction and compute its features in one go, if it is as the spec says."""
+        holdings = self.state.holdings
+        loaded = holdings.find(None)
+        # Who is given the canary is said by a field of the transaction.
+        if loaded is None or loaded.express is None or holdings.canary is not None:
+            return None
+        found = loaded.express.read(request.frame)
+        if found is None:
+            return None
+        return Call(self, request, loaded, None, found.id, None), {FEATURES: found.vector}, found.traceparent
+
+    def _read(self, request: Request) -> _Begun:
+        """Read a transaction as a map, and compute those of its features that are no code."""
+        body = read_map(request.frame)
         transaction = body.get("transaction")
         if not isinstance(transaction, dict):
             why = "a transaction is a map of named fields"
@@ -173,13 +198,7 @@ class PreprocessorActor(ServingActor):
             raise
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
-        call = Call(self, request, loaded, tally, id_, transaction)
-        self._trace(call, body.get(TRACEPARENT))
-        self._in_flight += 1
-        if len(vectors) == len(loaded.specs):
-            self._ask_scorers(call, vectors)
-        else:
-            self._ask_code(call, vectors)
+        return Call(self, request, loaded, tally, id_, transaction), vectors, body.get(TRACEPARENT)
 
     def _trace(self, call: Call, traceparent: object) -> None:
         """Begin the trace of a transaction, if it is to have one."""
@@ -288,7 +307,8 @@ class PreprocessorActor(ServingActor):
         if call.tally is not None:
             call.tally.count(us["total"], answer.score)
         for counter in call.loaded.drift.values():
-            counter.see(call.transaction)
+            if counter.sees():
+                counter.count(call.transaction)
 
     def _answer(self, call: Call, answer: Answer) -> None:
         """Let the answer leave; then, and only if somebody waits for it, copy it."""

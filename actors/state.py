@@ -19,6 +19,7 @@ from typing import Any
 from actors.blackbox import BlackBox
 from actors.code.limits import CodeCrew
 from actors.evaluation import Evaluator
+from actors.reading import Express, express_of
 from actors.tally import Watch
 from actors.traces import Traces
 from models.features.drift import DriftCounter
@@ -35,12 +36,19 @@ class Loaded(Evaluator):
         environment: the environment that it belongs to.
         pipeline: stage to the sha256 of its artifact (the champion's).
         drift: features stage to what counts its transactions, where a preprocessor has a training profile.
+        express: reads messages straight into its features, where that can be done.
     """
 
     release: int
     environment: str
     pipeline: Mapping[str, str]
     drift: Mapping[str, DriftCounter] = field(default_factory=dict, compare=False)
+    express: Express | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out what is the same for all transactions."""
+        Evaluator.__post_init__(self)
+        object.__setattr__(self, "express", express_of(self.specs, self.release))
 
 
 @dataclass(frozen=True, slots=True)

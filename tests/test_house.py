@@ -82,7 +82,7 @@ def test_only_the_transport_room_and_the_wiring_of_a_node_know_zeromq() -> None:
 
 
 def test_nothing_on_the_hot_path_reaches_for_postgres_or_a_disk() -> None:
-    hot = ["preprocessor", "call", "scorer", "serving", "state", "evaluation", "tally"]
+    hot = ["preprocessor", "reading", "call", "scorer", "serving", "state", "evaluation", "tally"]
     files = [ROOT / "actors" / f"{name}.py" for name in hot]
     files += [file for room in ("transport", "actors/gateway") for file in (ROOT / room).rglob("*.py")]
     for file in files:

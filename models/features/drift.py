@@ -70,13 +70,17 @@ class DriftCounter:
             self._values.append((name, {None: 0, **places}, counts))
         self.counts[name] = counts
 
-    def see(self, transaction: Mapping[str, Any]) -> None:
-        """Count a transaction that was answered, if it is its turn."""
+    def sees(self) -> bool:
+        """Take note of a transaction that was answered; say whether it is to be counted."""
         self.seen += 1
         self._left -= 1
         if self._left:
-            return
+            return False
         self._left = self.every
+        return True
+
+    def count(self, transaction: Mapping[str, Any]) -> None:
+        """Count the fields of a transaction."""
         self.counted += 1
         get = transaction.get
         for name, edges, counts in self._numbers:

@@ -65,6 +65,12 @@ class FieldRecipe(Strict):
         return self
 
     @property
+    def is_any_number(self) -> bool:
+        """Whether each finite float is a value of it, and nothing else is."""
+        unbounded = self.low == -_LARGEST and self.high == _LARGEST
+        return self.type == "number" and self.missing == "error" and unbounded
+
+    @property
     def low(self) -> float:
         """The least number that it may be."""
         return -_LARGEST if self.min is None else max(self.min, -_LARGEST)

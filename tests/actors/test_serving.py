@@ -24,6 +24,7 @@ from actors.serving import RefreshPeers
 from actors.state import Canary, Holdings, Loaded, NodeState
 from actors.supervisor import ChildSpec, Supervisor
 from actors.tally import Watch
+from models.decision import Decision as RuleDecision
 from models.decision import DecisionFile, DecisionRules
 from models.forest import Forest
 from models.importers import import_model
@@ -506,6 +507,7 @@ def test_a_bug_in_making_an_answer_costs_neither_the_actor_nor_other_requests(
         def decide(self, _: Any, transaction: Any) -> Any:
             if transaction.get("trip"):
                 raise KeyError("a bug")
+            return RuleDecision("approve", (), 0)
 
     running = small()
     before = running.refs["p"]

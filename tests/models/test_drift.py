@@ -53,7 +53,8 @@ def counted(profiled: FeatureSpec, transactions: list[dict[str, Any]]) -> DriftC
     counter = profiled.drift_counter()
     assert counter is not None
     for transaction in transactions:
-        counter.see(transaction)
+        if counter.sees():
+            counter.count(transaction)
     return counter
 
 

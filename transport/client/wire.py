@@ -110,6 +110,11 @@ def pack_body(body: Mapping[str, Any]) -> bytes:
     return packed
 
 
+def body_of(frame: bytes) -> memoryview:
+    """Return the bytes of a frame's body."""
+    return memoryview(frame)[_HEADER.size :]
+
+
 def unpack_body(frame: bytes) -> dict[str, Any]:
     """Read the body of a frame whose header was read.
 
@@ -117,7 +122,7 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
         UnreadableError: the body is not a msgpack map with names as keys.
     """
     try:
-        body = msgpack.unpackb(memoryview(frame)[_HEADER.size :], max_ext_len=0)
+        body = msgpack.unpackb(body_of(frame), max_ext_len=0)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         why = f"the body is not msgpack: {type(error).__name__}: {error}"
         raise UnreadableError(why, rule="msgpack", id=unpack_header(frame).id) from error
