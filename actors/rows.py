@@ -1,12 +1,12 @@
 """The rows that a scorer has before it, and how each is answered: by itself, or with those it came with.
 
-A preprocessor that has several vectors at hand sends them in one message (`together.py`). Each is a row like
-any other here; the last of them that is settled has the one answer leave.
+A preprocessor that has several vectors at hand sends them in one message (`together.py`). They are scored and
+answered as one, until one of them is at fault: then each is looked at alone, and is a row like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.evaluation import FEATURES, Vectors
@@ -34,9 +34,18 @@ class Row:
         self.request = request
         self.vectors = vectors
 
-    def answer(self, scores: Mapping[str, float], more: Mapping[str, Any]) -> None:
-        """Answer with its scores; `more` stands beside them."""
-        self._listener.answer(self.request, wire.pack_body({"scores": scores, **more}))
+    @property
+    def count(self) -> int:
+        """How many vectors there are."""
+        return 1
+
+    def alone(self) -> list[Row]:
+        """Return each vector as a row of its own."""
+        return [self]
+
+    def answer(self, scores: Sequence[Mapping[str, float]], more: Mapping[str, Any]) -> None:
+        """Answer with the scores of each vector; `more` stands beside them."""
+        self._listener.answer(self.request, wire.pack_body({"scores": scores[0], **more}))
 
     def refuse(self, error: ScorewireError) -> None:
         """Answer with an error."""
@@ -84,7 +93,7 @@ class _Company:
 
 
 class CompanyRow(Row):
-    """A vector that came with others.
+    """A vector that came with others, and is looked at alone.
 
     Args:
         company: what has become of them.
@@ -100,9 +109,9 @@ class CompanyRow(Row):
         self._company = company
         self._place = place
 
-    def answer(self, scores: Mapping[str, float], more: Mapping[str, Any]) -> None:
+    def answer(self, scores: Sequence[Mapping[str, float]], more: Mapping[str, Any]) -> None:
         """Answer with its scores, once those beside it are settled."""
-        self._company.settle(self._place, scores, more)
+        self._company.settle(self._place, scores[0], more)
 
     def refuse(self, error: ScorewireError) -> None:
         """Answer with an error, once those beside it are settled."""
@@ -113,8 +122,43 @@ class CompanyRow(Row):
         self.refuse(ScorewireError(f"{type(error).__name__}: {error}"))
 
 
-def rows_of(listener: Listener, request: Request, body: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a message.
+class Rows(Row):
+    """Vectors that came in one message, and are scored and answered as one as long as none is at fault.
+
+    Args:
+        count: how many there are.
+    """
+
+    __slots__ = ("_count",)
+
+    def __init__(self, listener: Listener, request: Request, vectors: Vectors, count: int) -> None:
+        super().__init__(listener, request, vectors)
+        self._count = count
+
+    @property
+    def count(self) -> int:
+        """How many vectors there are."""
+        return self._count
+
+    def alone(self) -> list[Row]:
+        """Return each of them as a row of its own; the last that is settled has the one answer leave."""
+        company, count = _Company(self._listener, self.request, self._count), self._count
+        found: list[Row] = []
+        for place in range(count):
+            own = {
+                stage: vector[place * len(vector) // count : (place + 1) * len(vector) // count]
+                for stage, vector in self.vectors.items()
+            }
+            found.append(CompanyRow(self._listener, self.request, own, company, place))
+        return found
+
+    def answer(self, scores: Sequence[Mapping[str, float]], more: Mapping[str, Any]) -> None:
+        """Answer with the scores of all."""
+        self._listener.answer(self.request, wire.pack_body({"scores": scores, **more}))
+
+
+def rows_of(listener: Listener, request: Request, body: Mapping[str, Any]) -> Row:
+    """Return the row of a message, or its rows.
 
     Raises:
         ProtocolError: it has no vectors, or vectors that cannot be shared out.
@@ -122,20 +166,12 @@ def rows_of(listener: Listener, request: Request, body: Mapping[str, Any]) -> li
     vectors = _vectors(body)
     count = body.get("rows")
     if count is None:
-        return [Row(listener, request, vectors)]
+        return Row(listener, request, vectors)
     if not isinstance(count, int) or not 0 < count <= MOST_ROWS:
         raise ProtocolError(f"a message has 1 to {MOST_ROWS} rows, got {count!r}", field="rows", rule="range")
     if any(len(vector) % count for vector in vectors.values()):
         raise ProtocolError(f"vectors of {count} rows have equal parts", field="rows", rule="length")
-    company = _Company(listener, request, count)
-    found: list[Row] = []
-    for place in range(count):
-        own = {
-            stage: vector[place * len(vector) // count : (place + 1) * len(vector) // count]
-            for stage, vector in vectors.items()
-        }
-        found.append(CompanyRow(listener, request, own, company, place))
-    return found
+    return Rows(listener, request, vectors, count)
 
 
 def _vectors(body: Mapping[str, Any]) -> Vectors:

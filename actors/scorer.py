@@ -10,8 +10,7 @@ from typing import Any
 from actors.code import calls
 from actors.code.live import LiveCode
 from actors.code.stages import ROWS_A_CALL, CodeModel
-from actors.evaluation import Vectors
-from actors.rows import CompanyRow, Row, rows_of
+from actors.rows import Row, rows_of
 from actors.serving import ServingActor
 from actors.state import Loaded
 from actors.traces import PACKED, TRACEPARENT, Traces
@@ -64,7 +63,7 @@ class ScorerActor(ServingActor):
         for request in self.listener.drop_late(requests):
             try:
                 body = wire.unpack_body(request.frame)
-                by_release[_release(body)] += rows_of(self.listener, request, body)
+                by_release[_release(body)].append(rows_of(self.listener, request, body))
             except ScorewireError as error:
                 self.listener.refuse(request, error)
         for number, rows in by_release.items():
@@ -78,10 +77,11 @@ class ScorerActor(ServingActor):
 
     def _fail_the_one(self, number: int, rows: list[Row], error: Exception) -> None:
         """Score the rows of a batch alone, so that none is failed for its neighbour."""
-        if len(rows) == 1:
-            rows[0].fail(error)
+        alone = _each_alone(rows)
+        if len(alone) == 1:
+            alone[0].fail(error)
             return
-        for row in rows:
+        for row in alone:
             try:
                 self._score_release(number, [row])
             except Exception as own:  # noqa: BLE001 - it is the actor's end in any case
@@ -100,7 +100,7 @@ class ScorerActor(ServingActor):
         fitting = []
         for row in rows:
             try:
-                _check_widths(loaded, row.vectors)
+                _check_widths(loaded, row)
             except ProtocolError as misfit:
                 row.refuse(misfit)
             else:
@@ -110,8 +110,9 @@ class ScorerActor(ServingActor):
 
     def _score(self, loaded: Loaded, rows: list[Row]) -> None:
         if loaded.scores_by_code:
-            for start in range(0, len(rows), ROWS_A_CALL):
-                self._ask_code(loaded, rows[start : start + ROWS_A_CALL])
+            alone = _each_alone(rows)
+            for start in range(0, len(alone), ROWS_A_CALL):
+                self._ask_code(loaded, alone[start : start + ROWS_A_CALL])
             return
         began = time.perf_counter_ns()
         try:
@@ -125,8 +126,10 @@ class ScorerActor(ServingActor):
         kernel_us = (time.perf_counter_ns() - began) // 1000
         self.timings.stages["kernel"].add(kernel_us)
         more = {"node": self.state.node_id, "kernel_us": kernel_us}
-        for row, found in zip(rows, scores, strict=True):
-            row.answer(found, more)
+        start = 0
+        for row in rows:
+            row.answer(scores[start : start + row.count], more)
+            start += row.count
         if self.state.traces is not None:
             self._trace(self.state.traces, rows, began, kernel_us)
 
@@ -136,7 +139,7 @@ class ScorerActor(ServingActor):
         for row in rows:
             request = row.request
             # What is traced comes alone.
-            if isinstance(row, CompanyRow) or PACKED not in request.frame:
+            if row.count > 1 or PACKED not in request.frame:
                 continue
             body = wire.unpack_body(request.frame)
             span = traces.begin(body.get(TRACEPARENT, ""), "scorewire.scorer.score", request.arrived)
@@ -191,11 +194,11 @@ class ScorerActor(ServingActor):
 
     def _refuse_rows(self, loaded: Loaded, rows: list[Row], error: InputError) -> None:
         """Refuse the one row of a batch that a model cannot take, and score the others alone."""
-        if len(rows) == 1:
-            refusal = TransactionRefusedError(str(error), field=error.field, rule=error.rule)
-            rows[0].refuse(refusal)
+        alone = _each_alone(rows)
+        if len(alone) == 1:
+            alone[0].refuse(TransactionRefusedError(str(error), field=error.field, rule=error.rule))
             return
-        for row in rows:
+        for row in alone:
             self._score(loaded, [row])
 
 
@@ -206,11 +209,15 @@ def _release(body: dict[str, object]) -> int:
     return number
 
 
-def _check_widths(loaded: Loaded, vectors: Vectors) -> None:
+def _each_alone(rows: list[Row]) -> list[Row]:
+    return [alone for row in rows for alone in row.alone()]
+
+
+def _check_widths(loaded: Loaded, row: Row) -> None:
     for stage, width in loaded.widths.items():
-        found = vectors.get(stage)
-        if found is None or len(found) != width:
-            got = "got none" if found is None else f"got {len(found)}"
+        found = row.vectors.get(stage)
+        if found is None or len(found) != width * row.count:
+            got = "got none" if found is None else f"got {len(found) // row.count}"
             detail = f"release {loaded.release} takes {width} bytes of float32 for {stage}, {got}"
             field = "vector" if len(loaded.widths) == 1 else "vectors"
             raise ProtocolError(detail, field=field, rule="length")
