@@ -13,7 +13,7 @@ from actors.state import Loaded
 from actors.tally import Tally
 from actors.traces import CallTrace
 from transport.client import wire
-from transport.client.answer import Answer, Decision, Trace
+from transport.client.answer import Decision, answer_body
 from transport.listener import Request
 
 if TYPE_CHECKING:
@@ -99,29 +99,32 @@ class Call:
         except Exception as error:  # noqa: BLE001 - a bug that one trips over takes no other down with the actor
             self.actor.fail(self, error)
 
-    def answer(self, body: wire.Body) -> Answer:
+    def answer(self, body: wire.Body) -> wire.Body:
         """Return the answer to what the scorers said, with what the rules decide."""
         answered = time.monotonic()
         return self.with_decision(body, answered, self.decide(body["scores"]))
 
-    def with_decision(self, body: Mapping[str, Any], answered: float, decision: Decision | None) -> Answer:
+    def with_decision(self, body: wire.Body, answered: float, decision: Decision | None) -> wire.Body:
         """Return the answer to what the scorers said (`body`), which came at `answered`, with a decision."""
-        now, state = time.monotonic(), self.actor.state
-        trace = Trace(
-            release=self.loaded.release,
-            environment=self.loaded.environment,
-            pipeline=self.loaded.pipeline,
+        now, state, loaded = time.monotonic(), self.actor.state, self.loaded
+        asked, arrived = self.asked, self.request.arrived
+        return answer_body(
+            self.id,
+            body["scores"],
+            release=loaded.release,
+            environment=loaded.environment,
+            pipeline=loaded.pipeline,
             nodes={"preprocessor": state.node_id, "scorer": body["node"]},
             us={
-                "features": _us(self.asked - self.request.arrived),
-                "scorer": _us(answered - self.asked),
+                "features": int((asked - arrived) * 1e6),
+                "scorer": int((answered - asked) * 1e6),
                 "kernel": body["kernel_us"],
-                "decision": _us(now - answered),
-                "total": _us(now - self.request.arrived),
+                "decision": int((now - answered) * 1e6),
+                "total": int((now - arrived) * 1e6),
             },
+            decision=decision,
             stale_s=state.stale_s(now),
         )
-        return Answer(self.id, body["scores"], trace, decision)
 
     def deadline(self) -> float:
         """Return until when the scorers may answer: earlier where there is something to say without them."""
@@ -130,20 +133,23 @@ class Call:
             return until
         return until - min(FALLBACK_S, FALLBACK_SHARE * (until - self.request.arrived))
 
-    def fallback(self) -> Answer | None:
+    def fallback(self) -> wire.Body | None:
         """Return what the release's rules answer without a score; None where they say nothing."""
         found = None if self.loaded.rules is None else self.loaded.rules.fallback
         if found is None:
             return None
-        now = time.monotonic()
-        trace = Trace(
+        total_s, features_s = time.monotonic() - self.request.arrived, self.asked - self.request.arrived
+        return answer_body(
+            self.id,
+            {},
             release=self.loaded.release,
             environment=self.loaded.environment,
             pipeline=self.loaded.pipeline,
             nodes={"preprocessor": self.actor.state.node_id},
-            us={"features": _us(self.asked - self.request.arrived), "total": _us(now - self.request.arrived)},
+            us={"features": int(features_s * 1e6), "total": int(total_s * 1e6)},
+            decision=Decision(found.outcome, found.reasons),
+            fallback=True,
         )
-        return Answer(self.id, {}, trace, Decision(found.outcome, found.reasons), fallback=True)
 
     def decide(self, scores: Mapping[str, float]) -> Decision | None:
         """Decide by the release's rules; None where it has none."""
@@ -155,7 +161,3 @@ class Call:
             if self.tally is not None:
                 self.tally.note("rule")
         return Decision(found.outcome, found.reasons)
-
-
-def _us(seconds: float) -> int:
-    return int(seconds * 1e6)

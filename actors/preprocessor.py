@@ -24,7 +24,7 @@ from actors.traces import TRACEPARENT, CallTrace
 from models.field_policy import policy_of
 from models.spec import TransactionError
 from transport.client import wire
-from transport.client.answer import Answer, Decision, pack_answer
+from transport.client.answer import Decision
 from transport.client.errors import (
     DeadlineExceededError,
     NodeFailedError,
@@ -295,25 +295,25 @@ class PreprocessorActor(ServingActor):
         payload = calls.pack_case(call.transaction, body["scores"])
         self.code.submit(call.loaded.code[DECISION], payload, call.request.deadline, take, call.about)
 
-    def _reply(self, call: Call, answer: Answer) -> None:
+    def _reply(self, call: Call, answer: wire.Body) -> None:
         self._answer(call, answer)
         self._in_flight -= 1
         call.settled = True
         if call.trace is not None:
             call.trace.end(answer)
-        us = answer.trace.us
+        us = answer["us"]
         for stage, timing in self._answer_timings:
             timing.add(us[stage])
         if call.tally is not None:
-            call.tally.count(us["total"], answer.score)
+            call.tally.count(us["total"], list(answer["scores"].values())[-1])
         for counter in call.loaded.drift.values():
             if counter.sees():
                 counter.count(call.transaction)
 
-    def _answer(self, call: Call, answer: Answer) -> None:
+    def _answer(self, call: Call, answer: wire.Body, *, done: bool = True) -> None:
         """Let the answer leave; then, and only if somebody waits for it, copy it."""
-        packed = pack_answer(answer)
-        left = self.listener.answer(call.request, packed, done=not answer.fallback)
+        packed = wire.pack_body(answer)
+        left = self.listener.answer(call.request, packed, done=done)
         if left and self._tee is not None and not call.request.replay:
             self._copy(self._tee, call, packed)
 
@@ -328,15 +328,15 @@ class PreprocessorActor(ServingActor):
         flags = CANARY if canary is not None and canary.release == loaded.release else 0
         tee.offer(time.time(), flags, policy, call.request.frame, call.question(call.vectors), answer)
 
-    def _give_up(self, call: Call, error: Exception, fallback: Answer | None = None) -> None:
+    def _give_up(self, call: Call, error: Exception, fallback: wire.Body | None = None) -> None:
         self._in_flight -= 1
         call.settled = True
         if call.trace is not None:
             call.trace.fail(error)
         if fallback is not None:
             self.fallbacks += 1
-            self._answer(call, fallback)
-            self.timings.stages["total"].add(fallback.trace.us["total"])
+            self._answer(call, fallback, done=False)
+            self.timings.stages["total"].add(fallback["us"]["total"])
         elif isinstance(error, ScorewireError):
             self.listener.refuse(call.request, error)
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.config import TracesSettings
 from actors.errors import ConfigError
-from transport.client.answer import Answer
+from transport.client import wire
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -130,9 +130,9 @@ class CallTrace:
         self._asked = (span, now)
         return {TRACEPARENT: traceparent_of(span)}
 
-    def end(self, answer: Answer) -> None:
+    def end(self, answer: wire.Body) -> None:
         """Note what was answered, and how long each part took."""
-        now, us, trace = time.monotonic(), answer.trace.us, answer.trace
+        now, us = time.monotonic(), answer["us"]
         if self._asked is not None:
             span, asked = self._asked
             self._traces.child(self._span, "scorewire.features", self._began, asked)
@@ -143,12 +143,12 @@ class CallTrace:
                     self._span, "scorewire.decision", answered, answered + us["decision"] / 1e6
                 )
         facts: dict[str, Any] = {
-            "scorewire.transaction": answer.id,
-            "scorewire.release": trace.release,
-            "scorewire.fallback": answer.fallback,
+            "scorewire.transaction": answer["id"],
+            "scorewire.release": answer["release"],
+            "scorewire.fallback": "fallback" in answer,
         }
-        if answer.decision is not None:
-            facts["scorewire.decision"] = answer.decision.outcome
+        if answer["decision"] is not None:
+            facts["scorewire.decision"] = answer["decision"]["outcome"]
         self._span.set_attributes(facts)
         self._span.end(self._traces.clock.epoch_ns(now))
 

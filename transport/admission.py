@@ -163,6 +163,11 @@ class _Overload:
             return max(min(left_s / 2, max(HURRIED_S, least_s)), left_s * HURRIED_SHARE, patient_s)
         return left_s
 
+    def is_well(self, now: float) -> None:
+        """Note that nobody waits, where it is no overload."""
+        self._well_at = now
+        self._count(now)
+
     def refuse(self, now: float) -> None:
         self._refused_at = now
         self._refused += 1
@@ -220,6 +225,11 @@ class Admission:
         if request.replay:
             turns, before, overload = self._replay, self._live.count, self._replay_overload
         before += self._under_way(now)
+        if not overload.standing and self._wait_s(before + turns.count) <= 0.0 and len(self) < MAX_QUEUED:
+            # Nobody waits, as nearly always: that is all that there is to find out.
+            overload.is_well(now)
+            turns.add(request)
+            return None
         ahead = before + turns.ahead_of(request.caller)
         wait_s = self._wait_s(ahead)
         left_s = request.deadline - now

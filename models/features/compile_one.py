@@ -29,27 +29,39 @@ def write_source(plan: Plan, reads: Sequence[Read], *, typed: bool = False) -> t
             transaction; it raises OddError where one of several is not finite.
     """
     out = Writer()
-    variables = [f"v{number}" for number in range(len(plan.fields) + len(plan.nodes))]
-    names = "tx" if typed else f"map(tx.get, {out.bind(tuple(plan.fields))})"
-    out.line(f"{''.join(f'{one}, ' for one in variables[: len(plan.fields)])} = {names}")
+    fields = [f"v{number}" for number in range(len(plan.fields))]
     checked = []
-    for variable, field, read in zip(variables, plan.fields.values(), reads, strict=False):
+    for variable, field, read in zip(fields, plan.fields.values(), reads, strict=True):
         if typed and field.is_any_number:
             checked.append(variable)
         else:
             write_field(out, variable, field, read)
     if checked:  # a sum is finite only if they are: a fifth of the time that it takes to look at each
         finite_, odd = out.bind(math.isfinite), out.bind(OddError)
-        out.line(f"if not {finite_}(sum(({''.join(f'{one}, ' for one in checked)}))): raise {odd}")
-    for variable, node in zip(variables[len(plan.fields) :], plan.nodes, strict=True):
-        text = node.kind.write(out, [variables[arg] for arg in node.args], node.label)
-        out.line(f"{variable} = {text}")
+        out.line(f"if not {finite_}(sum({_tuple_of(checked, fields)})): raise {odd}")
+    values = list(fields)
+    for node in plan.nodes:
+        text = node.kind.write(out, [values[arg] for arg in node.args], node.label)
+        if text not in fields:  # else it is that field as it is
+            name = f"v{len(values)}"
+            out.line(f"{name} = {text}")
+            text = name
+        values.append(text)
     wide = {
         len(plan.fields) + number for number, node in enumerate(plan.nodes) if node.kind.suffixes is not None
     }
-    parts = (f"{'*' * (slot in wide)}{variables[slot]}, " for slot in plan.outputs)
-    out.line(f"return ({''.join(parts)})")
-    return "\n".join(["def compute(tx):", *out.lines, ""]), out.bound
+    outputs = [f"{'*' * (slot in wide)}{values[slot]}" for slot in plan.outputs]
+    # Where all fields are checked at once, those that were given are as they should be.
+    out.line(f"return {_tuple_of(outputs, fields if checked == fields else ())}")
+    found = "tx" if typed else f"map(tx.get, {out.bind(tuple(plan.fields))})"
+    unpack = f"    {''.join(f'{one}, ' for one in fields)} = {found}"
+    head = ["def compute(tx):", *([] if checked == fields == outputs else [unpack])]
+    return "\n".join([*head, *out.lines, ""]), out.bound
+
+
+def _tuple_of(variables: Sequence[str], fields: Sequence[str]) -> str:
+    """Return a tuple of variables: the one that was given, where they are all fields in their order."""
+    return "tx" if variables == fields else f"({''.join(f'{one}, ' for one in variables)})"
 
 
 def compile_one(plan: Plan, reads: Sequence[Read]) -> Compute:

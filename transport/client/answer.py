@@ -81,24 +81,54 @@ class Answer:
         return asdict(self)
 
 
+def answer_body(
+    id_: str,
+    scores: Mapping[str, float],
+    *,
+    release: int,
+    environment: str,
+    pipeline: Mapping[str, str],
+    nodes: Mapping[str, str],
+    us: Mapping[str, int],
+    decision: Decision | None = None,
+    stale_s: float | None = None,
+    fallback: bool = False,
+) -> wire.Body:
+    """Return the body of an ANSWER message; the arguments are attributes of Answer and of its Trace."""
+    body = {
+        "id": id_,
+        "scores": scores,
+        "release": release,
+        "environment": environment,
+        "pipeline": pipeline,
+        "nodes": nodes,
+        "us": us,
+        # By hand: asdict copies deeply, which takes 4 us of an answer's 50.
+        "decision": {"outcome": decision.outcome, "reasons": decision.reasons} if decision else None,
+    }
+    if stale_s is not None:
+        body["stale_s"] = stale_s
+    if fallback:
+        body["fallback"] = True
+    return body
+
+
 def pack_answer(answer: Answer) -> bytes:
     """Pack an answer as the body of an ANSWER message."""
-    trace, decision = answer.trace, answer.decision
-    stale = {} if trace.stale_s is None else {"stale_s": trace.stale_s}
+    trace = answer.trace
     return wire.pack_body(
-        {
-            "id": answer.id,
-            "scores": answer.scores,
-            "release": trace.release,
-            "environment": trace.environment,
-            "pipeline": trace.pipeline,
-            "nodes": trace.nodes,
-            "us": trace.us,
-            # By hand: asdict copies deeply, which takes 4 us of an answer's 50.
-            "decision": {"outcome": decision.outcome, "reasons": decision.reasons} if decision else None,
-            **stale,
-            **({"fallback": True} if answer.fallback else {}),
-        },
+        answer_body(
+            answer.id,
+            answer.scores,
+            release=trace.release,
+            environment=trace.environment,
+            pipeline=trace.pipeline,
+            nodes=trace.nodes,
+            us=trace.us,
+            decision=answer.decision,
+            stale_s=trace.stale_s,
+            fallback=answer.fallback,
+        )
     )
 
 
