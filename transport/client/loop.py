@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
-import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 import zmq
+
+from .alarm import make_alarm
 
 #: What can be waited on: a ZeroMQ socket or a file descriptor.
 Pollable = zmq.Socket[bytes] | int
@@ -85,10 +85,8 @@ class Loop(Sources):
         self._sockets: dict[zmq.Socket[bytes], int] = {}
         self._watched: dict[int, Pollable] = {}
         self._sleeping = False
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._poller.register(self._wake_in.fileno(), zmq.POLLIN)
+        self._alarm = make_alarm()
+        self._poller.register(self._alarm.descriptor, zmq.POLLIN)
 
     def watch(self, pollable: Pollable, source: Source) -> None:
         """Watch one more pollable of a source."""
@@ -119,9 +117,7 @@ class Loop(Sources):
         """Interrupt the wait. Safe from any thread; does nothing while the thread is not waiting."""
         if self._sleeping:
             self._sleeping = False
-            # A full buffer already wakes; a closed socket means that nobody waits any more.
-            with contextlib.suppress(OSError):
-                self._wake_out.send(b"\0")
+            self._alarm.ring()
 
     def wait(self, *, block: bool = True) -> list[Source]:
         """Wait until something arrives or is due; return the sources to pump, each once."""
@@ -137,7 +133,7 @@ class Loop(Sources):
         for descriptor, _ in told:
             pollable = self._watched.get(descriptor)
             if pollable is None:
-                self._drain_wake()
+                self._alarm.settle()
             else:  # its source looks by itself whether there is something to read
                 owner = self._owners[pollable]
                 ready[id(owner)] = owner
@@ -148,14 +144,8 @@ class Loop(Sources):
         return list(ready.values())
 
     def close(self) -> None:
-        """Free the wake-up sockets; the sources close their own."""
-        self._wake_in.close()
-        self._wake_out.close()
-
-    def _drain_wake(self) -> None:
-        # One byte comes for each wait, so one look is enough; a further one would only wake again.
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
+        """Free what wakes; the sources close their own."""
+        self._alarm.close()
 
 
 def descriptor_of(pollable: Pollable) -> int:

@@ -63,11 +63,11 @@ class Request:
     tried: list[Member] = field(default_factory=list)
     asked: int = 0
     sent_at: float = 0.0
-    failed: set[str] = field(default_factory=set)
+    failed: frozenset[str] = frozenset()
     failures: int = 0
     holders: list[tuple[Member, int]] = field(default_factory=list)
     hedge: Member | None = None
-    accused: list[Member] = field(default_factory=list)
+    accused: tuple[Member, ...] = ()
     finished: bool = False
 
     def survives(self, node: str, *, lost: bool) -> bool:
@@ -76,7 +76,7 @@ class Request:
         `lost`: by the loss of a connection; several to one node that are lost are one failure.
         """
         self.failures += not (lost and node in self.failed)
-        self.failed.add(node)
+        self.failed |= {node}
         return self.failures < MAX_FAILURES
 
     def drop(self) -> None:

@@ -142,8 +142,10 @@ class Pool:
             for frame in member.frames():
                 self._take(member, frame)
         now = time.monotonic()
-        self._expire(now)
-        self._hedge(now)
+        if self._deadlines.due() <= now:
+            self._expire(now)
+        if self._hedger.due() <= now:
+            self._hedge(now)
         if now >= self._next_beat:
             self._next_beat = now + self._beat_s
             self._beat(now)
@@ -256,7 +258,7 @@ class Pool:
         if isinstance(error, OverloadedError):
             member.health.busy_until = now + (error.retry_after or _BUSY_S)
         elif type(error) is ScorewireError or isinstance(error, UnknownReleaseError):
-            request.accused.append(member)
+            request.accused += (member,)
         if request.holders:  # another member may still answer it
             return
         if type(error) is ScorewireError:  # `internal`, or a code of a newer node
