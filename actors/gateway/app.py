@@ -39,6 +39,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
+#: The name in the state of a scope that says that all of the body has arrived.
+WHOLE: Final = "whole"
 #: A caller's own name for a request: what it may look like, so that it harms no log and no header.
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 #: https://www.w3.org/TR/trace-context/: version, trace, parent, flags; none of zeros alone.
@@ -113,6 +115,7 @@ class GatewayApp:
         began = time.monotonic()
         route, groups = self._route(scope["path"])
         request = HttpRequest(scope["method"], scope["path"], headers, groups=groups)
+        request.whole = WHOLE in scope.get("state", ())
         span = self._trace(request, began) if route.bounded else None
         try:
             response = await self._answer(route, request, receive)
@@ -164,32 +167,37 @@ class GatewayApp:
         self.in_flight += 1
         try:
             if request.method == "POST":
-                body = await self._body(request.headers, receive)
+                body = await self._body(request, receive)
                 request.body = unpack(body, request.headers, self._most_bytes)
             return await handler(request)
         finally:
             self.in_flight -= 1
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        told = headers.get(b"content-length", b"")
+    async def _body(self, request: HttpRequest, receive: Receive) -> bytes:
+        told = request.headers.get(b"content-length", b"")
         if told.isdigit() and int(told) > self._most_bytes:
             raise self._too_large()
-        parts, size = [], 0
+        if request.whole:  # there is nothing to wait for, as nearly always: a timer costs as much as the rest
+            return await self._parts(receive)
         try:
             async with asyncio.timeout(self.limits.receive_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise SlowRequestError("the caller left before its request was whole", field="body")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._most_bytes:
-                        raise self._too_large()
-                    if not message.get("more_body"):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
+                return await self._parts(receive)
         except TimeoutError as error:
             detail = f"the body did not arrive within {self.limits.receive_s:g} s"
             raise SlowRequestError(detail, field="body", rule="time") from error
+
+    async def _parts(self, receive: Receive) -> bytes:
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise SlowRequestError("the caller left before its request was whole", field="body")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._most_bytes:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _given_back(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the caller's name for its request, or a new one, and the trace that it is part of."""

@@ -34,6 +34,7 @@ class HttpRequest:
         body: all of it.
         groups: what the pattern of its path has matched.
         traceparent: the trace that it is part of, as nodes are told; "" where it is not sampled.
+        whole: whether all of its body has arrived before anybody asked for it.
     """
 
     method: str
@@ -42,6 +43,7 @@ class HttpRequest:
     body: bytes = b""
     groups: Sequence[str | None] = ()
     traceparent: str = ""
+    whole: bool = False
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from actors.gateway.errors import body_of
 from actors.gateway.how import LEAST_MS, How, Priority, pack, read_how
 from actors.gateway.message import HttpRequest, HttpResponse, Reader, json_response
 from actors.gateway.upstream import Outcome, Upstream
-from transport.client.answer import Answer, unpack_answer
+from transport.client.answer import read_answer
 from transport.client.errors import ScorewireError, TooLargeError
 from transport.client.wire import Kind
 
@@ -69,7 +69,7 @@ class Scoring:
         packed = pack(body.transaction, how)
         newest = how.release is None
         frame = await self._upstream.ask(Kind.SCORE, packed, how.deadline, newest=newest)
-        return json_response(unpack_answer(frame))
+        return json_response(read_answer(frame))
 
     async def batch(self, request: HttpRequest) -> HttpResponse:
         """Score a batch: one that is refused harms no other.
@@ -97,5 +97,5 @@ def _packed(transaction: dict[str, Any], how: How) -> bytes | ScorewireError:
         return error
 
 
-def _told(outcome: Outcome) -> Answer | dict[str, Any]:
-    return body_of(outcome) if isinstance(outcome, ScorewireError) else unpack_answer(outcome)
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return body_of(outcome) if isinstance(outcome, ScorewireError) else read_answer(outcome)

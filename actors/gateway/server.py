@@ -15,7 +15,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from actors.gateway.app import GatewayApp
+from actors.gateway.app import WHOLE, GatewayApp
 
 #: Bytes that the path and the headers of a request may have together.
 MOST_HEAD: Final = 32_768
@@ -49,7 +49,10 @@ class BoundedProtocol(HttpToolsProtocol):
         assert isinstance(app, GatewayApp)  # noqa: S101 - for the type checker: make_server gives one
         self._gateway, self._limits = app, app.limits
         self._head = 0
-        self._too_slow: asyncio.TimerHandle | None = None
+        # One timer for a connection, which looks whether a head is waited for: one for each head costs more
+        # than all else that is done here.
+        self._waits_since: float | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head; refuse a connection too many."""
@@ -60,7 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
-        self._have_head()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Have the request answered; its body is the application's to wait for."""
-        self._have_head()
+        self._waits_since = None
         if not self.transport.is_closing():
             super().on_headers_complete()
 
@@ -98,6 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take the end of the body."""
         if not self.transport.is_closing():
+            self.scope["state"][WHOLE] = True
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -110,16 +115,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(431, "too_large", f"path and headers may have {MOST_HEAD} bytes")
 
     def _await_head(self) -> None:
-        self._have_head()
-        self._too_slow = self.loop.call_later(self._limits.receive_s, self._time_out)
+        self._waits_since = self.loop.time()
+        if self._look is None:
+            self._look = self.loop.call_later(self._limits.receive_s, self._look_at_the_time)
 
-    def _have_head(self) -> None:
-        if self._too_slow is not None:
-            self._too_slow.cancel()
-            self._too_slow = None
-
-    def _time_out(self) -> None:
-        self._refuse(408, "slow_request", f"no request arrived within {self._limits.receive_s:g} s")
+    def _look_at_the_time(self) -> None:
+        self._look = None
+        if self._waits_since is None:
+            return  # the next head starts it again
+        left_s = self._waits_since + self._limits.receive_s - self.loop.time()
+        if left_s > 0:
+            self._look = self.loop.call_later(left_s, self._look_at_the_time)
+        else:
+            self._refuse(408, "slow_request", f"no request arrived within {self._limits.receive_s:g} s")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer before there is a request that the application could take, and end the connection."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transport.client import wire
-from transport.client.answer import Answer, Trace, pack_answer, unpack_answer
+from transport.client.answer import Answer, Trace, pack_answer, read_answer, unpack_answer
 from transport.client.errors import (
     ProtocolError,
     RefusedError,
@@ -62,6 +62,7 @@ def test_an_answer_comes_back_to_the_bit(id_: str, scores: dict[str, float], rel
     frame = wire.pack_header(Kind.ANSWER, 1) + pack_answer(answer)
     assert ("stale_s" in wire.unpack_body(frame)) == (stale_s is not None)
     assert unpack_answer(frame) == answer
+    assert read_answer(frame) == answer.to_dict()
 
 
 @given(st.binary(max_size=200))
@@ -113,6 +114,8 @@ def test_an_error_comes_back_as_its_class_with_field_and_rule() -> None:
 def test_an_answer_without_its_parts_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="release"):
         unpack_answer(wire.pack_header(Kind.ANSWER, 1) + wire.pack_body({"scores": {}}))
+    with pytest.raises(ProtocolError, match="has no"):
+        read_answer(wire.pack_header(Kind.ANSWER, 1) + wire.pack_body({"scores": {}}))
 
 
 def test_the_bytes_in_the_document_are_those_of_the_code() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,21 @@ def test_whoever_is_slow_is_told_so_and_cut(build: Build) -> None:
     assert talk(house, b"POST /v1/score HT").startswith(b"HTTP/1.1 408 ")
     assert talk(house).startswith(b"HTTP/1.1 408 ")
     assert house.state.counters["gateway"]()["errors.slow_request"] == 3
+
+
+def test_a_connection_is_as_patient_with_its_later_requests(build: Build) -> None:
+    house = build(receive_s=0.3)
+    asked = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", house.port), timeout=20) as connection:
+        for _ in range(3):  # longer than is waited for one head
+            connection.sendall(asked)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.2)
+        began = time.monotonic()
+        connection.sendall(b"POST /v1/score HT")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began >= 0.3
+        assert connection.recv(65536) == b""
 
 
 def test_heads_without_an_end_and_what_is_no_http_are_refused(build: Build) -> None:
