@@ -196,6 +196,8 @@ class PreprocessorActor(ServingActor):
             if tally is not None:
                 tally.fail("internal")
             raise
+        if loaded.express is not None:
+            loaded.express.learn(transaction)
         id_field = loaded.spec.id_field
         id_ = str(transaction.get(id_field, "")) if id_field else ""
         return Call(self, request, loaded, tally, id_, transaction), vectors, body.get(TRACEPARENT)

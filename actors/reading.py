@@ -6,6 +6,7 @@ which alone says what is wrong with a message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,11 @@ from transport.client import wire
 
 #: Messages that are read as maps after one that was not as the spec says: its kind comes seldom alone.
 _SKIPPED: Final = 16
+#: Fields that a spec does not declare and transactions have: so many are learned, in so many steps, each of
+#: which takes a millisecond.
+_MOST_OTHERS, _MOST_STEPS = 256, 16
+#: What msgspec takes for a name.
+_TAKEN: Final = re.compile(r'[^"\\\x00-\x1f]*')
 _MISREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _values = msgspec.structs.astuple
 
@@ -74,10 +80,13 @@ class Express:
     """
 
     def __init__(self, typed: TypedSpec, release: int) -> None:
-        self._decode = _decoder(typed.type)
+        self._decode = _decoder(typed.type_with(()))
         self._typed = typed
         self._release = release
+        self._others: frozenset[str] = frozenset()
+        self._steps = 0
         self._skip = 0
+        self._missed = False
 
     def read(self, frame: bytes) -> Features | None:
         """Read a message; None where it has to be read as a map."""
@@ -87,13 +96,31 @@ class Express:
         try:
             body = self._decode(wire.body_of(frame))
         except _MISREAD:
-            self._skip = _SKIPPED
+            self._skip, self._missed = _SKIPPED, True
             return None
         if body.release is not None and body.release != self._release:
             return None
         values = _values(body.transaction)
         vector = self._typed.compute(values)
         return None if vector is None else Features(vector, self._typed.id_of(values), body.traceparent)
+
+    def learn(self, transaction: Mapping[str, Any]) -> None:
+        """Take note of a transaction that was read as a map: further ones like it need not be.
+
+        What it lacks are fields that nobody declared: they are checked to be what messages carry, and left.
+        """
+        if not self._missed:
+            return
+        self._missed = False
+        names = {name for name in transaction if isinstance(name, str) and _TAKEN.fullmatch(name)}
+        others = self._others | (names - self._typed.fields.keys())
+        if others == self._others or len(others) > _MOST_OTHERS or self._steps >= _MOST_STEPS:
+            return
+        self._others = others
+        self._steps += 1
+        found = self._typed.type_with(sorted(others))
+        if found is not None:
+            self._decode, self._skip = _decoder(found), 0
 
 
 def express_of(specs: Mapping[str, object], release: int) -> Express | None:

@@ -8,7 +8,7 @@ and in which words, does not depend on the way that was taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -38,15 +38,36 @@ class TypedSpec:
     """A spec for messages that are as it says.
 
     Attributes:
-        type: what a transaction is read into; it forbids other fields.
-        compute: from its values, in their order, to the vector as the wire has it; None where a map of the
-            same transaction has to say what is wrong.
+        fields: each field's type, and what stands for it where it is missing, if it may be.
+        compute: from a transaction's values, in the fields' order, to the vector as the wire has it; None
+            where a map of the same transaction has to say what is wrong.
         id_at: the place of the transaction's id among its values; None where it names none.
     """
 
-    type: type[msgspec.Struct]
+    fields: Mapping[str, tuple[Any, ...]]
     compute: Callable[[tuple[Any, ...]], bytes | None]
     id_at: int | None
+
+    def type_with(self, others: Iterable[str]) -> type[msgspec.Struct] | None:
+        """Return what a transaction is read into, which takes these other fields and forbids all else.
+
+        None where msgspec takes no such name: with a quote or a control character in it.
+        """
+        typed = {**self.fields, **dict.fromkeys(others, (Flat, ""))}
+        members = {f"v{place}": one for place, one in enumerate(typed.items())}
+        try:
+            found = msgspec.defstruct(
+                "Transaction",
+                [(member, *kind) for member, (_, kind) in members.items()],
+                rename={member: name for member, (name, _) in members.items()},
+                forbid_unknown_fields=True,
+                kw_only=True,
+                gc=False,
+            )
+            msgspec.msgpack.Decoder(found)
+        except ValueError:
+            return None
+        return found
 
     def id_of(self, values: tuple[Any, ...]) -> str:
         """Return the transaction's id; "" where it has none."""
@@ -74,21 +95,9 @@ def compile_typed(
     typed = {name: _type_of(field) for name, field in plan.fields.items()}
     others = [name for name in (*fields, id_field) if name is not None and name not in typed]
     typed |= dict.fromkeys(others, (Flat, ""))
-    members = {f"v{place}": one for place, one in enumerate(typed.items())}
-    try:
-        type_ = msgspec.defstruct(
-            "Transaction",
-            [(member, *kind) for member, (_, kind) in members.items()],
-            rename={member: name for member, (name, _) in members.items()},
-            forbid_unknown_fields=True,
-            kw_only=True,
-            gc=False,
-        )
-        msgspec.msgpack.Decoder(type_)
-    except ValueError:  # a name with a quote or a control character in it, which msgspec does not take
-        return None
     id_at = None if id_field is None else list(typed).index(id_field)
-    return TypedSpec(type_, _computer(plan, reads, finish), id_at)
+    found = TypedSpec(typed, _computer(plan, reads, finish), id_at)
+    return None if found.type_with(()) is None else found
 
 
 def _type_of(recipe: FieldRecipe) -> tuple[Any, ...]:

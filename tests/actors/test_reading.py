@@ -130,6 +130,52 @@ def test_after_an_odd_message_some_are_read_as_maps_and_then_it_is_tried_again()
     assert 0 < found.count(False) < 20
 
 
+def test_fields_that_nobody_declared_are_learned_from_the_first_that_has_them() -> None:
+    one, spec = express(), load_spec(SPEC)
+    for transaction in ({"a": 1.0, "more": 1}, {"a": 2.0, "more": "x", "and": [1], "id": "t"}):
+        message = frame(transaction)
+        assert one.read(message) is None
+        one.learn(read_map(message)["transaction"])
+        found = one.read(message)
+        assert found is not None
+        assert found.vector == spec.packed(transaction)
+        assert found.id == str(transaction.get("id", ""))
+    assert one.read(frame({"a": 1.0})) is not None
+    # What no message may carry is no more let through than before.
+    assert one.read(frame({"a": 1.0, "more": msgpack.ExtType(1, b"x")})) is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {'a"b': 1},
+        {"tab\t": 1},
+        {"back\\slash": 1},
+        {b"bytes": 1},
+        {"deep": {"a": {"b": [1]}}},
+        {f"f{number}": number for number in range(300)},
+    ],
+)
+def test_what_cannot_be_learned_harms_nothing(odd: dict[Any, Any]) -> None:
+    one = express()
+    message = frame({"a": 1.0, **odd})
+    for _ in range(40):
+        assert one.read(message) is None
+        one.learn(read_map(message)["transaction"])
+    others = [one.read(frame({"a": 1.0})) for _ in range(20)]
+    assert others[-1] is not None
+
+
+def test_whoever_invents_names_for_ever_is_not_followed() -> None:
+    one = express()
+    for number in range(400):
+        message = frame({"a": 1.0, f"f{number}": 1})
+        if one.read(message) is None:
+            one.learn(read_map(message)["transaction"])
+    assert one._steps == 16
+    assert [one.read(frame({"a": 1.0})) for _ in range(20)][-1] is not None
+
+
 def test_what_is_computed_by_several_specs_or_by_code_is_not_read_straight() -> None:
     spec = load_spec(SPEC)
     assert express_of({"features": spec, "features:b": spec}, 1) is None

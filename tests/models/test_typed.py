@@ -43,8 +43,10 @@ def spec_of(**more: Any) -> FeatureSpec:
 def typed(spec: FeatureSpec, message: bytes) -> tuple[bytes | None, str] | None:
     """Return the features of a message and its id; None where it is not as the spec says."""
     assert spec.typed is not None
+    type_ = spec.typed.type_with(())
+    assert type_ is not None
     try:
-        values = msgspec.structs.astuple(msgspec.msgpack.decode(message, type=spec.typed.type))
+        values = msgspec.structs.astuple(msgspec.msgpack.decode(message, type=type_))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return spec.typed.compute(values), spec.typed.id_of(values)
