@@ -11,29 +11,12 @@ from hypothesis import strategies as st
 
 from actors.reading import Express, express_of, read_map
 from models.spec import load_spec
+from tests.actors.test_serving import SPEC
 from tests.transport.test_wire import values
 from transport.client import wire
 from transport.client.errors import ProtocolError
 from transport.client.wire import Kind
 
-SPEC = b"""
-name = "two"
-version = 1
-id = "id"
-[fields.a]
-type = "number"
-[fields.b]
-type = "number"
-missing = "nan"
-[[features]]
-name = "a"
-kind = "numeric"
-field = "a"
-[[features]]
-name = "b"
-kind = "numeric"
-field = "b"
-"""
 HEADER = wire.pack_header(Kind.SCORE, 1)
 PARTS = ("transaction", "release", "traceparent")
 
