@@ -25,19 +25,16 @@ class Row:
         listener: through which it came.
         request: the message.
         vectors: features stage to vector.
+        count: how many vectors there are.
     """
 
-    __slots__ = ("_listener", "request", "vectors")
+    __slots__ = ("_listener", "count", "request", "vectors")
 
-    def __init__(self, listener: Listener, request: Request, vectors: Vectors) -> None:
+    def __init__(self, listener: Listener, request: Request, vectors: Vectors, count: int = 1) -> None:
         self._listener = listener
         self.request = request
         self.vectors = vectors
-
-    @property
-    def count(self) -> int:
-        """How many vectors there are."""
-        return 1
+        self.count = count
 
     def alone(self) -> list[Row]:
         """Return each vector as a row of its own."""
@@ -123,26 +120,13 @@ class CompanyRow(Row):
 
 
 class Rows(Row):
-    """Vectors that came in one message, and are scored and answered as one as long as none is at fault.
+    """Vectors that came in one message, and are scored and answered as one as long as none is at fault."""
 
-    Args:
-        count: how many there are.
-    """
-
-    __slots__ = ("_count",)
-
-    def __init__(self, listener: Listener, request: Request, vectors: Vectors, count: int) -> None:
-        super().__init__(listener, request, vectors)
-        self._count = count
-
-    @property
-    def count(self) -> int:
-        """How many vectors there are."""
-        return self._count
+    __slots__ = ()
 
     def alone(self) -> list[Row]:
         """Return each of them as a row of its own; the last that is settled has the one answer leave."""
-        company, count = _Company(self._listener, self.request, self._count), self._count
+        company, count = _Company(self._listener, self.request, self.count), self.count
         found: list[Row] = []
         for place in range(count):
             own = {

@@ -142,10 +142,8 @@ class Pool:
             for frame in member.frames():
                 self._take(member, frame)
         now = time.monotonic()
-        if self._deadlines.due() <= now:
-            self._expire(now)
-        if self._hedger.due() <= now:
-            self._hedge(now)
+        self._expire(now)
+        self._hedge(now)
         if now >= self._next_beat:
             self._next_beat = now + self._beat_s
             self._beat(now)
