@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from governance.database import CHANNEL, Connection
 from governance.notify import notify
@@ -14,7 +14,10 @@ State = Literal["starting", "ready", "draining"]
 
 #: Seconds after its last beat that a node counts as alive.
 FRESH_S = 5.0
-#: Seconds after which the row of a dead node is taken away, by whoever beats next.
+#: Seconds within which all that can come back after an outage have: twice the longest pause between two tries
+#: and the time that a try may take.
+RETURN_S = 10.0
+#: Seconds after which the row of a dead node is taken away, by whoever joins next.
 _FORGET_S = 300.0
 
 
@@ -51,6 +54,9 @@ class Member:
     health: str = ""
 
 
+_COLUMNS: Final = ", ".join(field.name for field in fields(Member))
+
+
 def join(
     connection: Connection,
     *,
@@ -70,20 +76,29 @@ def join(
     another host bear the same name, a node of it that is taken out in error enters again with its next beat.
     """
     with connection.transaction():
-        dead = [
-            node for node in members(connection, environment) if node.host == host and not _runs(node.pid)
-        ]
-        connection.execute("DELETE FROM member WHERE node_id = ANY (%s)", ([node.node_id for node in dead],))
+        there = connection.execute(
+            "SELECT node_id, pid FROM member WHERE environment = %s AND host = %s", (environment, host)
+        ).fetchall()
+        dead = [row["node_id"] for row in there if not _runs(row["pid"])]
+        # Who is first to be heard after a silence of all is as one that comes back; the dead tell since when.
         connection.execute(
-            "INSERT INTO member"
-            " (node_id, environment, role, host, pid, endpoints, state, release, health, release_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
+            "INSERT INTO member (node_id, environment, role, host, pid, endpoints, state, release, health,"
+            "  release_at, gone_at, back_at)"
+            " SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), last,"
+            "  CASE WHEN last IS NOT NULL THEN clock_timestamp() END"
+            " FROM (SELECT CASE WHEN max(beat_at) < clock_timestamp() - make_interval(secs => %s)"
+            "  THEN max(beat_at) END AS last FROM member WHERE environment = %s) silence"
             " ON CONFLICT (node_id) DO UPDATE SET beat_at = clock_timestamp()",
-            (node_id, environment, role, host, pid, list(endpoints), state, release, health),
+            (
+                *(node_id, environment, role, host, pid, list(endpoints), state, release, health),
+                *(FRESH_S, environment),
+            ),
         )
+        connection.execute("DELETE FROM member WHERE node_id = ANY (%s)", (dead,))
         connection.execute(
-            "DELETE FROM member WHERE beat_at < clock_timestamp() - make_interval(secs => %s)",
-            (_FORGET_S,),
+            "DELETE FROM member WHERE environment = %s AND NOT node_id = ANY (%s)"
+            " AND beat_at < clock_timestamp() - make_interval(secs => %s)",
+            (environment, list(awaited(connection, environment)), _FORGET_S),
         )
         notify(connection, environment)
 
@@ -104,6 +119,10 @@ def beat(
     row = connection.execute(
         "WITH before AS (SELECT environment, state, endpoints, health FROM member WHERE node_id = %(node)s),"
         " after AS (UPDATE member SET beat_at = clock_timestamp(), state = %(state)s,"
+        "  gone_at = CASE WHEN beat_at < clock_timestamp() - make_interval(secs => %(fresh_s)s)"
+        "   THEN beat_at ELSE gone_at END,"
+        "  back_at = CASE WHEN beat_at < clock_timestamp() - make_interval(secs => %(fresh_s)s)"
+        "   THEN clock_timestamp() ELSE back_at END,"
         "  endpoints = %(endpoints)s, health = %(health)s,"
         "  release_at = CASE WHEN release IS DISTINCT FROM %(release)s::integer"
         "   THEN clock_timestamp() ELSE release_at END,"
@@ -117,6 +136,7 @@ def beat(
             "endpoints": list(endpoints),
             "release": release,
             "node": node_id,
+            "fresh_s": FRESH_S,
             "health": health,
             "channel": CHANNEL,
         },
@@ -138,11 +158,35 @@ def leave(connection: Connection, node_id: str) -> None:
 def members(connection: Connection, environment: str, *, fresh_s: float = FRESH_S) -> tuple[Member, ...]:
     """Return the nodes that gave a sign of life of late, by name."""
     rows = connection.execute(
-        "SELECT * FROM member WHERE environment = %s"
+        f"SELECT {_COLUMNS} FROM member WHERE environment = %s"  # noqa: S608 - names of this module's own
         " AND beat_at > clock_timestamp() - make_interval(secs => %s) ORDER BY node_id",
         (environment, fresh_s),
     ).fetchall()
     return tuple(Member(**{**row, "endpoints": tuple(row["endpoints"])}) for row in rows)
+
+
+def awaited(connection: Connection, environment: str) -> dict[str, float]:
+    """Return the nodes that must be ready before a release is current, and the seconds since their last sign.
+
+    These are all that are fresh, and besides them those that may serve on out of the database's sight: nodes
+    of a role of which nobody is heard (a release that no scorer holds could be served by none), and nodes
+    that fell silent together with one that has come back of late, for as long as they may need for that.
+    While nobody at all is heard, it is the database that was away, and nobody's silence grows.
+    """
+    rows = connection.execute(
+        "WITH entered AS (SELECT *, max(beat_at) OVER () AS last,"
+        "  beat_at > clock_timestamp() - make_interval(secs => %(fresh_s)s) AS fresh"
+        "  FROM member WHERE environment = %(env)s AND state <> 'draining')"
+        " SELECT node_id, extract(epoch FROM clock_timestamp() - beat_at)::double precision AS silent_s"
+        " FROM entered m WHERE fresh"
+        "  OR beat_at > last - make_interval(secs => %(forget_s)s)"
+        "   AND NOT EXISTS (SELECT FROM entered o WHERE o.role = m.role AND o.fresh)"
+        "  OR EXISTS (SELECT FROM entered o WHERE m.beat_at > o.gone_at - make_interval(secs => %(fresh_s)s)"
+        "   AND o.back_at > clock_timestamp() - make_interval(secs => %(return_s)s))"
+        " ORDER BY node_id",
+        {"env": environment, "fresh_s": FRESH_S, "forget_s": _FORGET_S, "return_s": RETURN_S},
+    ).fetchall()
+    return {row["node_id"]: row["silent_s"] for row in rows}
 
 
 def with_silence(connection: Connection, environment: str) -> list[tuple[Member, float | None]]:

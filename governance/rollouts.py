@@ -16,7 +16,7 @@ from governance.audit import acting
 from governance.canary_steps import Canary, begin_step, end_canary, end_step
 from governance.database import Connection
 from governance.errors import UnknownRolloutError
-from governance.membership import FRESH_S, members
+from governance.membership import FRESH_S, awaited, members
 from governance.notify import notify
 from governance.releases import Release, releases
 
@@ -82,7 +82,7 @@ def open_rollout(
     kind: Kind = "promotion",
     canary: Canary | None = None,
 ) -> Rollout:
-    """Open a rollout for all nodes that are fresh now, and settle it if there are none.
+    """Open a rollout for all nodes that must be ready, and settle it if there are none.
 
     Call it in the transaction that holds the environment, and has written the release if it is new.
     """
@@ -101,12 +101,10 @@ def open_rollout(
 
 
 def begin_rollout(connection: Connection, environment: str, rollout_id: int) -> Rollout:
-    """Let a rollout that this transaction has written wait for the nodes that are fresh now."""
+    """Let a rollout that this transaction has written wait for the nodes that must be ready now."""
     connection.execute(
-        "INSERT INTO rollout_node (rollout, node_id) SELECT %s, node_id FROM member"
-        " WHERE environment = %s AND state <> 'draining'"
-        " AND beat_at > clock_timestamp() - make_interval(secs => %s)",
-        (rollout_id, environment, FRESH_S),
+        "INSERT INTO rollout_node (rollout, node_id) SELECT %s, unnest(%s::text[])",
+        (rollout_id, list(awaited(connection, environment))),
     )
     _settle(connection, rollout_id)
     notify(connection, environment)
@@ -219,22 +217,26 @@ def _settle(connection: Connection, rollout_id: int) -> None:
     ).fetchone()
     if row is None:
         return
-    # A node that left, or whose beat is old, is no longer waited for; what it refused still counts.
+    # A node that left, or that nobody need wait for any longer, is left out; what it refused still counts.
     nodes = connection.execute(
-        "SELECT n.node_id, n.ready, n.reason, m.node_id IS NOT NULL AS lives FROM rollout_node n"
-        " LEFT JOIN member m ON m.node_id = n.node_id AND m.state <> 'draining'"
-        "  AND m.beat_at > clock_timestamp() - make_interval(secs => %s)"
-        " WHERE n.rollout = %s ORDER BY n.node_id",
-        (FRESH_S, rollout_id),
+        "SELECT node_id, ready, reason FROM rollout_node WHERE rollout = %s ORDER BY node_id", (rollout_id,)
     ).fetchall()
+    lives = awaited(connection, row["environment"])
     refused = [f"{node['node_id']}: {node['reason']}" for node in nodes if node["ready"] is False]
-    waiting = [node["node_id"] for node in nodes if node["ready"] is None and node["lives"]]
+    waiting = [node["node_id"] for node in nodes if node["ready"] is None and node["node_id"] in lives]
     if refused:
         _finish(connection, row, "abandoned", "refused by " + "; ".join(refused))
     elif not waiting:
         _finish(connection, row, "active", "")
     elif row["late"]:
-        _finish(connection, row, "abandoned", "not ready by the deadline: " + ", ".join(waiting))
+        missing = [f"{node_id}{_silence(lives[node_id])}" for node_id in waiting]
+        _finish(connection, row, "abandoned", "not ready by the deadline: " + ", ".join(missing))
+
+
+def _silence(silent_s: float) -> str:
+    if silent_s <= FRESH_S:
+        return ""
+    return f" (not heard of for {silent_s:.0f} s; it may serve on without the database)"
 
 
 def _finish(connection: Connection, row: dict[str, Any], state: str, reason: str) -> None:

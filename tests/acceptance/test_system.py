@@ -20,6 +20,7 @@ from examples.card_payments import PAYMENT_SPEC, simulate
 from governance.canary import Canary, finish, set_percent
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
+from governance.membership import FRESH_S
 from governance.promotion import promote
 from governance.releases import current_release
 from governance.rollouts import wait_settled
@@ -235,6 +236,7 @@ def test_nodes_serve_on_while_postgres_is_away_and_take_up_changes_when_it_is_ba
     served: Any, payments: list[dict[str, Any]], wait_until: Any
 ) -> None:
     with live_stream(served, payments) as results:
+        more(results, wait_until)
         served.postgres.kill()
         try:
             wait_until(
@@ -244,11 +246,14 @@ def test_nodes_serve_on_while_postgres_is_away_and_take_up_changes_when_it_is_ba
             more(results, wait_until)
             wait_until(lambda: results[-1].trace.stale_s is not None, "answers say how old their release is")
             wait_until(lambda: "by a look of" in served.log("preprocessor-0"), "and so does the log")
+            wait_until(lambda: results[-1].trace.stale_s > FRESH_S + 1, "every node's last sign is old")
         finally:
             served.postgres.start()
-        wait_until(lambda: results[-1].trace.stale_s is None, "answers are fresh again")
+        # At once: none of them is back yet, and each must be ready all the same.
         settled = served.promote(model=served.digests["forest-2"])
         assert settled.state == "active"
+        assert len(settled.nodes) == len(served.host.pids())
+        wait_until(lambda: results[-1].trace.stale_s is None, "answers are fresh again")
         more(results, wait_until)
 
 

@@ -14,7 +14,7 @@ import pytest
 from governance.artifacts import register
 from governance.database import Connection, connect
 from governance.errors import PromotionRefusedError, RolloutInProgressError, UnknownRolloutError
-from governance.membership import beat, leave, members, with_silence
+from governance.membership import RETURN_S, beat, leave, members, with_silence
 from governance.promotion import promote
 from governance.releases import current_release, releases
 from governance.rollouts import acknowledge, rollout, rollouts, settle, wait_settled, wait_taken_up
@@ -120,6 +120,75 @@ def test_a_node_that_falls_silent_is_no_longer_waited_for(
     grow_old(connection, "b")
     say(connection, opened.id, "a")
     assert rollout(connection, opened.id).state == "active"
+
+
+def heard(connection: Connection, *nodes: str) -> None:
+    for node in nodes:
+        assert beat(connection, node, state="ready", release=None, endpoints=())
+
+
+def test_after_an_outage_a_release_waits_for_those_that_have_yet_to_come_back(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    for name in ("a", "b", "dies meanwhile", "dead before"):
+        enter(connection, name)
+    grow_old(connection, "dead before")
+    for name in ("a", "b", "dies meanwhile", "dead before"):
+        grow_old(connection, name, 3600)
+    # Nobody is heard: the database was away, for however long
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    assert (opened.state, set(opened.nodes)) == ("preparing", {"a", "b", "dies meanwhile", "dead before"})
+    heard(connection, "a")
+    say(connection, opened.id, "a")
+    assert rollout(connection, opened.id).state == "preparing"
+    heard(connection, "b")
+    say(connection, opened.id, "b")
+    # Who is not back by the time in which all could be is dead
+    assert rollout(connection, opened.id).state == "preparing"
+    connection.execute("UPDATE member SET back_at = back_at - make_interval(secs => %s)", (RETURN_S,))
+    settle(connection, "qa")
+    assert rollout(connection, opened.id).state == "active"
+
+
+def test_a_node_that_fell_silent_before_an_outage_is_not_waited_for(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    for name in ("a", "b", "dead before"):
+        enter(connection, name)
+    grow_old(connection, "dead before")
+    for name in ("a", "b", "dead before"):
+        grow_old(connection, name, 3600)
+    heard(connection, "a")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    assert set(opened.nodes) == {"a", "b"}
+
+
+def test_a_new_node_that_is_first_heard_after_an_outage_forgets_nobody(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "a")
+    grow_old(connection, "a", 3600)
+    enter(connection, "new")
+    enter(connection, "newer")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    assert set(opened.nodes) == {"a", "new", "newer"}
+
+
+def test_no_release_is_current_while_nobody_of_a_role_is_heard(
+    connection: Connection, stages: dict[str, str]
+) -> None:
+    enter(connection, "scorer")
+    enter(connection, "preprocessor", role="preprocessor")
+    grow_old(connection, "scorer")
+    opened = promote(connection, environment="qa", stages=stages, by="ann", prepare_s=0.05)
+    say(connection, opened.id, "preprocessor")
+    settled = wait_settled(connection, opened.id, timeout_s=10)
+    assert settled.state == "abandoned"
+    assert settled.reason.startswith("not ready by the deadline: scorer (not heard of for 6")
+    # Another of its role will do
+    enter(connection, "another scorer")
+    opened = promote(connection, environment="qa", stages=stages, by="ann")
+    assert set(opened.nodes) == {"another scorer", "preprocessor"}
 
 
 def test_a_node_that_leaves_is_no_longer_waited_for(connection: Connection, stages: dict[str, str]) -> None:
