@@ -10,29 +10,24 @@ from typing import Any
 
 import zmq
 
+from actors.begin import begin
 from actors.call import Call
 from actors.code import calls
 from actors.code.live import LiveCode
-from actors.evaluation import DECISION, FEATURES, Vectors
+from actors.evaluation import DECISION, Vectors
 from actors.following import follower
-from actors.reading import read_map
 from actors.serving import RefreshPeers, ServingActor
-from actors.state import Loaded, NodeState
-from actors.tally import Tally
+from actors.state import NodeState
 from actors.together import Together
 from actors.traces import TRACEPARENT, CallTrace
 from models.field_policy import policy_of
-from models.spec import TransactionError
 from transport.client import wire
 from transport.client.answer import Decision
 from transport.client.errors import (
     DeadlineExceededError,
     NodeFailedError,
     NoNodeError,
-    ProtocolError,
     ScorewireError,
-    TransactionRefusedError,
-    UnknownReleaseError,
 )
 from transport.client.pool import Pool
 from transport.client.wire import Kind
@@ -42,8 +37,6 @@ from transport.tee_ring import TeeRing
 
 logger = logging.getLogger(__name__)
 
-#: A transaction that was read, its features so far, and the trace that it is part of.
-_Begun = tuple[Call, Vectors, object]
 #: Transactions under way in one preprocessor beyond which it says `overloaded`.
 MAX_IN_FLIGHT = 2_000
 #: Seconds after which there may be fewer.
@@ -156,51 +149,13 @@ class PreprocessorActor(ServingActor):
     def _begin(self, request: Request) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
             raise overloaded(self._in_flight, FULL_RETRY_S)
-        call, vectors, traceparent = self._express(request) or self._read(request)
+        call, vectors, traceparent = begin(self, request)
         self._trace(call, traceparent)
         self._in_flight += 1
         if len(vectors) == len(call.loaded.specs):
             self._ask_scorers(call, vectors)
         else:
             self._ask_code(call, vectors)
-
-    def _express(self, request: Request) -> _Begun | None:
-        """Read a transaction and compute its features in one go, if it is as the spec says."""
-        holdings = self.state.holdings
-        loaded = holdings.find(None)
-        # Who is given the canary is said by a field of the transaction.
-        if loaded is None or loaded.express is None or holdings.canary is not None:
-            return None
-        found = loaded.express.read(request.frame)
-        if found is None:
-            return None
-        return Call(self, request, loaded, None, found.id, None), {FEATURES: found.vector}, found.traceparent
-
-    def _read(self, request: Request) -> _Begun:
-        """Read a transaction as a map, and compute those of its features that are no code."""
-        body = read_map(request.frame)
-        transaction = body.get("transaction")
-        if not isinstance(transaction, dict):
-            why = "a transaction is a map of named fields"
-            raise ProtocolError(why, field="transaction", rule="type")
-        loaded, tally = self._stamp(body.get("release"), transaction)
-        try:
-            vectors = loaded.vectors_of_specs(transaction) if loaded.code else loaded.vectors(transaction)
-        except TransactionError as error:
-            if tally is not None:
-                tally.fail(TransactionRefusedError.code)
-            for counter in loaded.drift.values():
-                counter.refuse(error.field, error.rule)
-            raise TransactionRefusedError(str(error), field=error.field, rule=error.rule) from error
-        except Exception:
-            if tally is not None:
-                tally.fail("internal")
-            raise
-        if loaded.express is not None:
-            loaded.express.learn(transaction)
-        id_field = loaded.spec.id_field
-        id_ = str(transaction.get(id_field, "")) if id_field else ""
-        return Call(self, request, loaded, tally, id_, transaction), vectors, body.get(TRACEPARENT)
 
     def _trace(self, call: Call, traceparent: object) -> None:
         """Begin the trace of a transaction, if it is to have one."""
@@ -236,32 +191,6 @@ class PreprocessorActor(ServingActor):
 
         wanted = {stage: (call.loaded.code[stage], payload) for stage in specs if stage not in vectors}
         self.code.gather(wanted, call.request.deadline, take, call.about)
-
-    def _stamp(self, wanted: object, transaction: Mapping[str, Any]) -> tuple[Loaded, Tally | None]:
-        """Return the release that evaluates a transaction: named by it, the canary, or the current.
-
-        While there is a canary, a transaction that might have been given it is counted: with its tally.
-        """
-        if wanted is not None and not isinstance(wanted, int):
-            raise ProtocolError("a release is named by its number", field="release", rule="type")
-        holdings = self.state.holdings
-        loaded, tally = holdings.find(wanted), None
-        if wanted is None and loaded is not None and (canary := holdings.canary) is not None:
-            key = transaction.get(canary.key or loaded.spec.id_field or "")
-            if key is not None:
-                beside = holdings.releases.get(canary.release) if canary.takes(key) else None
-                if canary.watch is not None:
-                    tally = canary.watch.canary if beside else canary.watch.champion
-                loaded = beside or loaded
-            elif canary.watch is not None:
-                canary.watch.keyless += 1
-        if loaded is None:
-            held = sorted(self.state.holdings.releases)
-            which = "no release was promoted here yet" if not held else f"the releases held are {held}"
-            raise UnknownReleaseError(
-                f"{self.state.node_id} cannot score with {wanted or 'any release'}: {which}"
-            )
-        return loaded, tally
 
     def finish(self, call: Call, outcome: wire.Body | Exception) -> None:
         """Answer the caller with what the scorers said, or with what went wrong."""

@@ -1,12 +1,8 @@
 """The queue before an actor: bounded, fair between callers, live before replay, without what cannot make it.
 
-What would wait longer than its deadline allows is refused when it arrives. The wait is that of all who were
-taken before: those who wait here and those who were passed on and are not answered yet, by the measured time
-between two answers. A burst may wait its whole deadline; where the wait has stood above a small share of the
-deadlines for a while, a request is admitted only where it would wait for no more than that: so what is
-admitted is answered soon, and the excess refused at once. After the controlled delay of Nichols and Jacobson
-("Controlling Queue Delay", ACM Queue 2012) as Facebook's servers have it (Maurer, "Fail at Scale", ACM Queue
-2015); what was refused keeps the overload standing, since whoever refuses keeps the queue short.
+What would wait longer than its deadline allows, or in overload than is good for all (transport.overload), is
+refused when it arrives. The wait is that of all who were taken before: those who wait here and those who were
+passed on and are not answered yet, by the measured time between two answers.
 
 No more is passed on than keeps those behind busy, so that what waits waits here, where callers have their
 turns and live goes before replay.
@@ -17,23 +13,11 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from transport.client.wire import Kind
+from transport.overload import HURRIED_TIMES, Overload
+from transport.turns import Request, Turns
 
 #: Requests that may wait at all.
 MAX_QUEUED = 10_000
-#: Seconds for which all must have waited long before it is overload, and none be refused before it is over,
-#: or no more than a share of what came.
-WINDOW_S, FEW_SHARE = 0.1, 0.1
-#: The first of them where it was overload a few seconds ago: what comes back then is no burst.
-AGAIN_S, AGAIN_WINDOW_S = 2.0, 0.01
-#: The share of its deadline that is a long wait; seconds, or half of its time, that are not in any case.
-LONG_SHARE, LONG_S = 0.05, 0.005
-#: The same of the wait that a request may have in overload, and for how many others it may wait in any case.
-#: It is shorter than a long one, since one that is admitted waits elsewhere as well, and long enough for the
-#: slices of work to be whole.
-HURRIED_SHARE, HURRIED_S, HURRIED_TIMES = 0.01, 0.001, 16
-#: Seconds that are left for the rest of the way where a caller gives more: it is in no hurry, and may wait.
-PATIENT_S = 1.0
 #: Seconds that one slice of work should take: afterwards the socket and the beats have their turn.
 SLICE_S = 0.0008
 _LEAST, _MOST = 8, 1024
@@ -61,138 +45,11 @@ _OUTDATED_S = 1.0
 _FIRST_GUESS_S = 10e-6
 
 
-class Request:
-    """A request as it arrived.
-
-    Attributes:
-        caller: the route back.
-        id: the caller's number for it.
-        kind: SCORE or VECTOR.
-        frame: the whole frame; its body is not read yet.
-        arrived: when it was read from the socket (time.monotonic seconds).
-        deadline: when an answer is of no more use.
-        replay: whether it may wait for all that is live.
-        place: its number among those taken from the queue; 0 while it waits.
-    """
-
-    __slots__ = ("arrived", "caller", "deadline", "frame", "id", "kind", "place", "replay")
-
-    def __init__(
-        self,
-        caller: bytes,
-        id: int,  # noqa: A002 - the word on the wire
-        kind: Kind,
-        frame: bytes,
-        arrived: float,
-        deadline: float,
-        replay: bool = False,
-    ) -> None:
-        self.caller = caller
-        self.id = id
-        self.kind = kind
-        self.frame = frame
-        self.arrived = arrived
-        self.deadline = deadline
-        self.replay = replay
-        self.place = 0
-
-
-class _Turns:
-    """The waiting requests of one priority, taken from each caller in turn."""
-
-    __slots__ = ("_order", "by_caller", "count")
-
-    def __init__(self) -> None:
-        self.by_caller: dict[bytes, deque[Request]] = {}
-        self.count = 0
-        self._order: deque[bytes] = deque()
-
-    def add(self, request: Request) -> None:
-        waiting = self.by_caller.get(request.caller)
-        if waiting is None:
-            waiting = self.by_caller[request.caller] = deque()
-            self._order.append(request.caller)
-        waiting.append(request)
-        self.count += 1
-
-    def ahead_of(self, caller: bytes) -> int:
-        """Return how many are served before the next one of a caller."""
-        own = self.by_caller.get(caller)
-        if own is None:
-            return min(self.count, len(self.by_caller))
-        return min(self.count, (len(own) + 1) * len(self.by_caller))
-
-    def take(self, most: int, into: list[Request]) -> None:
-        while self.count and len(into) < most:
-            caller = self._order.popleft()
-            waiting = self.by_caller[caller]
-            into.append(waiting.popleft())
-            self.count -= 1
-            if waiting:
-                self._order.append(caller)
-            else:
-                del self.by_caller[caller]
-
-
-class _Overload:
-    """Tells a burst from overload, for one priority."""
-
-    __slots__ = ("_asked", "_counts_from", "_over_at", "_refused", "_refused_at", "_well_at", "standing")
-
-    def __init__(self) -> None:
-        self.standing = False
-        self._well_at = self._refused_at = self._over_at = -math.inf
-        self._count(-math.inf)
-
-    def limit_s(self, wait_s: float, left_s: float, least_s: float, now: float) -> float:
-        """Return for how long a request may wait that has `left_s`, where one in no turn would `wait_s`.
-
-        `least_s`: seconds that it may in any case, if it has twice that.
-        """
-        patient_s = left_s - PATIENT_S
-        if wait_s <= max(min(left_s / 2, max(LONG_S, least_s)), left_s * LONG_SHARE, patient_s):
-            self._well_at = now
-        if self.standing:
-            self.standing = self._lasts(now)
-            self._over_at = now
-        else:
-            window_s = AGAIN_WINDOW_S if now - self._over_at < AGAIN_S else WINDOW_S
-            self.standing = now - self._well_at >= window_s
-            self._count(now)
-        if self.standing:
-            return max(min(left_s / 2, max(HURRIED_S, least_s)), left_s * HURRIED_SHARE, patient_s)
-        return left_s
-
-    def is_well(self, now: float) -> None:
-        """Note that nobody waits, where it is no overload."""
-        self._well_at = now
-        self._count(now)
-
-    def refuse(self, now: float) -> None:
-        self._refused_at = now
-        self._refused += 1
-
-    def _lasts(self, now: float) -> bool:
-        """Say whether enough was refused of late: below its capacity a node's queue is not empty either."""
-        if now - self._refused_at >= WINDOW_S:
-            return False
-        if now - self._counts_from >= WINDOW_S:
-            if self._refused < FEW_SHARE * self._asked:
-                return False
-            self._count(now)
-        self._asked += 1
-        return True
-
-    def _count(self, now: float) -> None:
-        self._counts_from = now
-        self._asked = self._refused = 0
-
-
 class Admission:
     """The queue of one listener. Use it from one thread; all times are time.monotonic seconds."""
 
     def __init__(self) -> None:
-        self._live, self._replay = _Turns(), _Turns()
+        self._live, self._replay = Turns(), Turns()
         #: How many were taken, and the newest of those that ended: between them are those that are passed on.
         #: What a dead node holds does not count for long, since others overtake it.
         self._taken = self._newest = self._open = 0
@@ -208,7 +65,7 @@ class Admission:
         self._alone_s = 0.0
         self._alone_times: deque[float] = deque(maxlen=_ALONE_KEPT)
         self._alone_at = self._alone_since = self._gave_up_at = -math.inf
-        self._live_overload, self._replay_overload = _Overload(), _Overload()
+        self._live_overload, self._replay_overload = Overload(), Overload()
         self._slice_at = 0.0
         self._slice_count = 0
 

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from transport.admission import Admission, Request
+from transport.admission import Admission
 from transport.client import wire
 from transport.client.errors import OverloadedError, ProtocolError, ScorewireError, UnavailableError
 from transport.client.loop import Loop
 from transport.client.wire import Kind
 from transport.errors import BindRefusedError
+from transport.turns import Request
 
 #: Messages read from the socket before work goes on.
 _READS = 2048

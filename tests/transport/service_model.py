@@ -12,9 +12,10 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from transport.admission import SLICE_S, Admission, Request
+from transport.admission import SLICE_S, Admission
 from transport.client.throttle import Throttle
 from transport.client.wire import Kind
+from transport.turns import Request
 
 
 @dataclass

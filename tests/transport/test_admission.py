@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transport.conftest import LIMIT_S, ThreadNode, echoed, wait_until
-from transport.admission import HURRIED_TIMES, MAX_QUEUED, WINDOW_S, Admission, Request
+from transport.admission import MAX_QUEUED, Admission
 from transport.client import Client, OverloadedError, wire
 from transport.client.throttle import EXCESS, Throttle
 from transport.client.wire import Kind
+from transport.overload import HURRIED_TIMES, WINDOW_S
+from transport.turns import Request
 
 Threads = Callable[..., ThreadNode]
 
