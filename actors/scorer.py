@@ -55,9 +55,11 @@ class ScorerActor(ServingActor):
     def on_batch(self, requests: list[Request]) -> None:
         """Score a batch. A request at fault is refused alone.
 
-        An error that nobody foresaw fails the request on which it comes, so that it is asked elsewhere at
-        once, and then this actor, so that its supervisor starts a clean one. It stops to listen at once:
-        a request that came to a dying actor would count one more failure against itself.
+        An error that nobody foresaw fails the row on which it comes, so that it is asked elsewhere at once:
+        odd rows, one after another, must not keep a node from serving. Where this actor cannot score what its
+        models were made ready with either, it is itself at fault, and fails instead, so that its supervisor
+        starts a clean one. It stops to listen at once: a request that came to a dying actor would count one
+        more failure against itself.
         """
         by_release: dict[int, list[Row]] = defaultdict(list)
         for request in self.listener.drop_late(requests):
@@ -70,10 +72,12 @@ class ScorerActor(ServingActor):
             try:
                 self._score_release(number, rows)
             except Exception as error:
+                if not self._is_sound(number):
+                    self.code.close()
+                    self.listener.close()
+                    raise
+                logger.exception("a row could not be scored", extra={"release": number})
                 self._fail_the_one(number, rows, error)
-                self.code.close()
-                self.listener.close()
-                raise
 
     def _fail_the_one(self, number: int, rows: list[Row], error: Exception) -> None:
         """Score the rows of a batch alone, so that none is failed for its neighbour."""
@@ -84,8 +88,19 @@ class ScorerActor(ServingActor):
         for row in alone:
             try:
                 self._score_release(number, [row])
-            except Exception as own:  # noqa: BLE001 - it is the actor's end in any case
+            except Exception as own:  # noqa: BLE001 - the actor is sound, so it is this row's
                 row.fail(own)
+
+    def _is_sound(self, number: int) -> bool:
+        """Say whether a release still scores a row that it is known to score."""
+        loaded = self.state.holdings.releases.get(number)
+        try:
+            for _, model in loaded.scoring() if loaded is not None else ():
+                if not isinstance(model, CodeModel):
+                    model.predict(model.bundle.golden.x[:1])
+        except Exception:  # noqa: BLE001 - the one that led here is told
+            return False
+        return True
 
     def _score_release(self, number: int, rows: list[Row]) -> None:
         loaded = self.state.holdings.releases.get(number)

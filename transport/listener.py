@@ -28,6 +28,8 @@ from transport.turns import Request
 _READS = 2048
 #: Seconds after its last word that a caller is still told goodbye.
 _CALLER_MEMORY_S = 60.0
+#: Milliseconds for which what was answered may still leave when the socket is closed.
+_LINGER_MS = 200
 #: Numbers, since making flags of flags costs as much as sending.
 _NOW, _PART, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.RCVMORE)
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "::1"}
@@ -198,9 +200,9 @@ class Listener:
         return found
 
     def close(self) -> None:
-        """Stop listening. Closing twice is harmless."""
+        """Stop listening; what was answered still leaves. Closing twice is harmless."""
         self._loop.remove(self)
-        self._socket.close(0)
+        self._socket.close(_LINGER_MS)
 
     def _frame(self, frame: bytes) -> bytes:
         """Return the one frame that a message has behind the route back; of one with more nothing is read."""

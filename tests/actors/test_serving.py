@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -408,34 +409,47 @@ def test_a_bad_row_in_a_batch_harms_no_other(small: Any, context: Context) -> No
 
 
 class Broken:
-    """A forest that raises what nobody foresaw."""
+    """A forest that raises what nobody foresaw, in so many actors, one after another."""
 
-    def __init__(self, forest: Forest, times: int) -> None:
-        self.bundle, self._forest, self.left = forest.bundle, forest, times
+    def __init__(self, forest: Forest, actors: int) -> None:
+        self.bundle, self._forest, self._left = forest.bundle, forest, actors
+        self._own = threading.local()
 
     def predict(self, x: Any) -> Any:
-        if self.left:
-            self.left -= 1
+        if self._left and not hasattr(self._own, "breaks"):
+            self._left -= 1
+            self._own.breaks = True
+        if hasattr(self._own, "breaks"):
             raise ZeroDivisionError("nobody foresaw this")
         return self._forest.predict(x)
 
 
-def break_scorer(state: NodeState, loaded: Loaded, times: int) -> None:
-    forest = Broken(forest_of(loaded), times)
-    broken = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
-    state.holdings = Holdings(MappingProxyType({1: broken}), 1)
+class Fussy(Broken):
+    """A forest that raises on one row."""
+
+    def predict(self, x: Any) -> Any:
+        if (x == 666).any():
+            raise ZeroDivisionError("nobody foresaw this")
+        return self._forest.predict(x)
+
+
+def hold(state: NodeState, loaded: Loaded, forest: Broken) -> None:
+    replaced = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
+    state.holdings = Holdings(MappingProxyType({1: replaced}), 1)
 
 
 def test_an_actor_that_raises_costs_no_request_and_comes_back_at_its_address(
     small: Any, loaded: Loaded
 ) -> None:
     running = small(scorers=2)
+    before = [running.refs[name] for name in ("s0", "s1")]
     for state in running.scorers:
-        break_scorer(state, loaded, 1)
+        hold(state, loaded, Broken(forest_of(loaded), 1))
     old = [dict(state.endpoints) for state in running.scorers]
     results = list(running.client.score_many([{"id": i, "a": i} for i in range(500)]))
     assert [result.id for result in results if isinstance(result, Answer)] == [str(i) for i in range(500)]
     wait_until(lambda: all(ref.is_alive() for ref in running.refs.values()))
+    assert all(running.refs[name] is not ref for name, ref in zip(("s0", "s1"), before, strict=True))
     assert [dict(state.endpoints) for state in running.scorers] == old
     assert isinstance(running.client.score({"a": 1}), Answer)
 
@@ -443,17 +457,9 @@ def test_an_actor_that_raises_costs_no_request_and_comes_back_at_its_address(
 def test_a_row_on_which_an_actor_raises_fails_alone_and_its_batch_is_answered(
     small: Any, loaded: Loaded, context: Context
 ) -> None:
-    class Fussy(Broken):
-        def predict(self, x: Any) -> Any:
-            if (x == 666).any():
-                raise ZeroDivisionError("nobody foresaw this")
-            return self._forest.predict(x)
-
     running = small()
-    forest = Fussy(forest_of(loaded), 0)
-    fussy = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
     state, before = running.scorers[0], running.refs["s0"]
-    state.holdings = Holdings(MappingProxyType({1: fussy}), 1)
+    hold(state, loaded, Fussy(forest_of(loaded), 0))
     with context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(state.endpoints["s0"])
@@ -461,11 +467,27 @@ def test_a_row_on_which_an_actor_raises_fails_alone_and_its_batch_is_answered(
             row = np.array([number if number != 5 else 666, 0], "<f4").tobytes()
             body = wire.pack_body({"release": 1, "vector": row})
             socket.send(wire.pack_header(Kind.VECTOR, number, 10**7) + body)
-        headers = [wire.unpack_header(socket.recv()) for _ in range(6)]
+        headers = [wire.unpack_header(socket.recv()) for _ in range(8)]
     kinds = {header.id: header.kind for header in headers}
     assert {kinds[number] for number in kinds if number != 5} == {Kind.ANSWER}
     assert kinds.get(5) is Kind.ERROR
-    wait_until(lambda: running.refs["s0"] is not before and running.refs["s0"].is_alive())
+    assert running.refs["s0"] is before
+    assert before.is_alive()
+
+
+def test_odd_rows_one_after_another_cost_no_actor_and_no_other_request(small: Any, loaded: Loaded) -> None:
+    running = small(scorers=2)
+    before = dict(running.refs)
+    for state in running.scorers:
+        hold(state, loaded, Fussy(forest_of(loaded), 0))
+    odd = range(0, 500, 5)
+    results = list(
+        running.client.score_many([{"id": i, "a": 666 if i in odd else i % 600} for i in range(500)])
+    )
+    failed = [place for place, result in enumerate(results) if not isinstance(result, Answer)]
+    assert failed == list(odd)
+    assert {type(results[place]) for place in odd} == {NodeFailedError}
+    assert running.refs == before
 
 
 def test_a_request_that_breaks_every_scorer_is_given_up_and_the_next_one_works(
@@ -473,7 +495,7 @@ def test_a_request_that_breaks_every_scorer_is_given_up_and_the_next_one_works(
 ) -> None:
     running = small(scorers=2)
     for state in running.scorers:
-        break_scorer(state, loaded, 2)
+        hold(state, loaded, Broken(forest_of(loaded), 2))
     with pytest.raises(NodeFailedError, match="nodes in turn failed"):
         running.client.score({"a": 1})
     assert isinstance(running.client.score({"a": 1}), Answer)
