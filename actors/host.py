@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ from actors.metrics import launcher_page
 from actors.probes import Probes
 from transport.client.running import Running
 from transport.health import Health
+from transport.ports import free_ports_in_a_row
 
 _RUN = Path(__file__).parents[1] / "run.py"
 #: Seconds that a replaced node may take until it can do its work.
@@ -241,8 +240,5 @@ def _chooses_ports(settings: Settings) -> bool:
 
 def _free_ports(settings: Settings, count: int) -> list[int]:
     """Choose free ports for preprocessors, once: callers look for one there after a restart as well."""
-    with contextlib.ExitStack() as stack:
-        # All held at once, so that each is another.
-        host = settings.preprocessor.host
-        held = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in held]
+    first = free_ports_in_a_row(count, settings.preprocessor.host)
+    return list(range(first, first + count))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +39,6 @@ def wait_for_nodes(settings: Settings) -> list[str]:
                 raise RuntimeError(f"only {len(found)} of {expected} nodes came up: see {settings.logs}")
             time.sleep(0.05)
     return [endpoint for member in found if member.role == "preprocessor" for endpoint in member.endpoints]
-
-
-def free_ports_in_a_row(count: int) -> int:
-    """Return the first of so many ports of loopback that are free now."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            first: int = found.getsockname()[1]
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        except (OSError, OverflowError):
-            continue
-        return first
-
-
-def is_free(port: int) -> bool:
-    """Say whether a port of loopback is free now."""
-    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return True
-    return False
 
 
 def wait_for_http(url: str) -> None:

@@ -33,8 +33,6 @@ from actors.config import KafkaSettings, Settings, load_settings
 from actors.host import Host
 from examples.card_payments import PAYMENT_SPEC, simulate, stream
 from examples.operations import (
-    free_ports_in_a_row,
-    is_free,
     promote_and_wait,
     register_file,
     score_over_http,
@@ -49,6 +47,7 @@ from models.importers import import_model
 from models.spec import FeatureSpec, load_spec
 from shadow.broker import EmbeddedBroker
 from transport.client import Answer, AsyncClient, ScorewireError
+from transport.ports import free_ports_in_a_row, is_free
 
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]

@@ -15,6 +15,7 @@ from actors.config import KafkaSettings
 from shadow.errors import BrokerError, EmbeddedBrokerError
 from shadow.kafka import wait_for_broker
 from transport.client.running import Running
+from transport.ports import free_ports_in_a_row
 
 #: Seconds that a start or a stop may take.
 START_S, STOP_S = 30.0, 10.0
@@ -161,11 +162,12 @@ def _accepts(port: int) -> bool:
 
 def _free_port(wanted: int) -> int:
     try:
-        with socket.create_server(("127.0.0.1", wanted)) as held:
-            port: int = held.getsockname()[1]
-            return port
+        if not wanted:
+            return free_ports_in_a_row(1)
+        socket.create_server(("127.0.0.1", wanted)).close()
     except OSError as error:
         raise EmbeddedBrokerError(f"the embedded broker cannot listen at port {wanted}: {error}") from error
+    return wanted
 
 
 def _binary() -> str:

@@ -11,17 +11,16 @@ import itertools
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from actors.code.frames import GarbageError
 from actors.code.package_log import PackageLog
+from actors.code.queue import JobQueue
 from actors.code.stage import CodeStage
 from actors.code.starter import Starter
 from actors.code.worker import Job, Worker
-from transport.client.deadlines import Deadlines
 from transport.client.errors import (
     ClosedError,
     CodeFailedError,
@@ -36,9 +35,6 @@ logger = logging.getLogger(__name__)
 _NOTHING: Final[Mapping[str, object]] = {}
 #: Requests that a worker has before it at most; the others wait here, where each worker finds them.
 WINDOW: Final = 16
-#: Requests, and their bytes, that may wait here; beyond that a request is refused as `overloaded`.
-MAX_WAITING: Final = 2_000
-MAX_WAITING_BYTES: Final = 32 << 20
 #: A worker that answered so many requests has proven itself: the next pause is the first again.
 PROVEN_ANSWERS: Final = 10
 #: Seconds until bytes that a socket did not take are tried again.
@@ -98,9 +94,7 @@ class CodeWorkers:
         self._numbers = itertools.count()
         self._workers: list[Worker] = []
         self._dying: list[Worker] = []
-        self._waiting: deque[Job] = deque()
-        self._waiting_bytes = 0
-        self._deadlines = Deadlines[Job]()
+        self._waiting = JobQueue()
         self._log = PackageLog(stage.name)
         self._starter = Starter(stage, loop.wake)
         self._logged_at = -math.inf
@@ -124,7 +118,7 @@ class CodeWorkers:
             done: called once, in this thread: with the result, or with a ScorewireError.
             about: transaction and release, for the log.
         """
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+        if self._waiting.full:
             self._refuse(done, f"{len(self._waiting)} requests wait for {self.stage.name} here")
             return
         if not self._workers and not self._starter.starting and self._starter.start_at > deadline:
@@ -133,10 +127,9 @@ class CodeWorkers:
         job = Job(payload, deadline, done, about)
         worker = self._free() if not self._waiting else None
         if worker is not None:
-            self._send(worker, job)
+            worker.send(next(self._numbers), job)
             return
-        self._waiting.append(job)
-        self._let_wait(job)
+        self._waiting.add(job)
 
     def in_flight(self) -> int:
         """Return the number of requests that are not answered yet."""
@@ -159,7 +152,7 @@ class CodeWorkers:
         if self._starter.has_news:
             return 0.0
         limits = self.stage.limits
-        dues = [self._deadlines.due()] if self._waiting else []
+        dues = [self._waiting.due()] if self._waiting else []
         if self._missing() > self._starter.starting:
             dues.append(self._starter.start_at)
         for worker in self._workers:
@@ -194,8 +187,7 @@ class CodeWorkers:
             worker.end()
         self._workers.clear()
         self._dying.clear()
-        jobs = [*held, *self._waiting]
-        self._waiting.clear()
+        jobs = [*held, *self._waiting.take_all()]
         self._starter.close()
         for job in jobs:
             job.done(ClosedError(f"{self.stage.name} was closed while the request was under way"))
@@ -220,28 +212,14 @@ class CodeWorkers:
 
     def _feed(self) -> None:
         while self._waiting and (worker := self._free()):
-            job = self._waiting.popleft()
-            self._waiting_bytes -= len(job.payload)
-            self._send(worker, job)
-
-    def _send(self, worker: Worker, job: Job) -> None:
-        job.finished = True
-        worker.send(next(self._numbers), job)
-
-    def _let_wait(self, job: Job) -> None:
-        job.finished = False
-        self._waiting_bytes += len(job.payload)
-        self._deadlines.add(job, len(self._waiting))
+            worker.send(next(self._numbers), self._waiting.take())
 
     def _refuse(self, done: Callable[[Any], None], why: str) -> None:
         self.stats.overloaded += 1
         done(OverloadedError(f"{why}: ask elsewhere, or later"))
 
     def _expire(self, now: float) -> None:
-        for job in self._deadlines.passed(now):
-            job.finished = True
-            self._waiting.remove(job)
-            self._waiting_bytes -= len(job.payload)
+        for job in self._waiting.expired(now):
             self.stats.expired += 1
             job.done(DeadlineExceededError(f"no worker of {self.stage.name} was free in time"))
 
@@ -364,8 +342,7 @@ class CodeWorkers:
         self.stats.resent += len(worker.held)
         while worker.held:
             _, job = worker.held.pop()
-            self._waiting.appendleft(job)
-            self._let_wait(job)
+            self._waiting.put_back(job)
 
     # -- processes
 

@@ -23,7 +23,7 @@ from actors.host import Host
 from benchmarks.chaos.clock import Clocks
 from benchmarks.chaos.disk import SmallDisk
 from examples.card_payments import PAYMENT_SPEC, simulate
-from examples.operations import free_ports_in_a_row, promote_and_wait, register_file, wait_for_nodes
+from examples.operations import promote_and_wait, register_file, wait_for_nodes
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import members
@@ -32,6 +32,7 @@ from haproxy.runtime import Runtime
 from models.importers import import_model
 from models.spec import load_spec
 from shadow.broker import EmbeddedBroker
+from transport.ports import free_ports_in_a_row
 
 #: Models that are promoted and led back, and those that are promoted while the cache's disk is full.
 MODELS, SPARE = 4, 3

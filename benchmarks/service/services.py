@@ -22,7 +22,7 @@ from benchmarks.service.peers import PEERS, Start
 from benchmarks.service.processes import Processes, marked
 from benchmarks.service.speech import Speech
 from benchmarks.service.transactions import expected
-from examples.operations import free_ports_in_a_row
+from transport.ports import free_ports_in_a_row
 
 NAMES = (*OURS, *PEERS)
 _ROOT = Path(__file__).parents[2]

@@ -22,6 +22,7 @@ import pytest
 import xgboost
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from typer.testing import CliRunner
 
 from actors.config import CodeSettings
 from examples.card_payments import PAYMENT_SPEC, simulate
@@ -29,6 +30,7 @@ from governance.policy import read_policy
 from models.code.interface import FeaturesInterface
 from models.importers import import_model
 from models.spec import load_spec
+from run import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
@@ -198,15 +200,9 @@ def commands_in(document: str) -> set[str]:
 @pytest.mark.parametrize("document", ["README.md", *DOCUMENTS])
 def test_every_command_that_a_document_names_has_a_help_worth_reading(document: str) -> None:
     for command in sorted(commands_in(document)):
-        done = subprocess.run(
-            [sys.executable, "run.py", *command.split(), "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert len(done.stdout) > 300, command
+        done = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert done.exit_code == 0, f"{command}: {done.output}"
+        assert len(done.output) > 300, command
 
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", *DOCUMENTS])

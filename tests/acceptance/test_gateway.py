@@ -28,7 +28,6 @@ from sklearn.ensemble import RandomForestClassifier
 
 from actors.balancer import setup_of
 from examples.card_payments import PAYMENT_SPEC, simulate
-from examples.operations import free_ports_in_a_row
 from governance.database import migrate
 from governance.embedded import EmbeddedPostgres
 from haproxy.runtime import Runtime
@@ -36,6 +35,7 @@ from models.importers import import_model
 from models.spec import load_spec
 from tests.acceptance.conftest import start_system, wait_until
 from tests.haproxy.certificates import write_certificate
+from transport.ports import free_ports_in_a_row
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 from actors.balancer import setup_of
 from actors.config import load_settings
 from examples.card_payments import PAYMENT_SPEC, simulate
-from examples.operations import free_ports_in_a_row
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
 from governance.membership import beat, join, leave
@@ -37,6 +36,7 @@ from run import app
 from tests.acceptance.conftest import start_system, wait_until
 from tests.haproxy.certificates import write_certificate
 from transport.client import Answer, Client
+from transport.ports import free_ports_in_a_row
 
 
 @pytest.fixture(scope="module")

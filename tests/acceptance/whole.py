@@ -18,7 +18,6 @@ from sklearn.ensemble import RandomForestClassifier
 
 from actors.control import ask
 from examples.card_payments import PAYMENT_SPEC, simulate
-from examples.operations import free_ports_in_a_row
 from governance import shadows
 from governance.database import connect, migrate
 from governance.embedded import EmbeddedPostgres
@@ -28,6 +27,7 @@ from shadow.broker import EmbeddedBroker
 from tests.acceptance.collector import Collector
 from tests.acceptance.conftest import System, start_system, wait_until
 from transport.client import Client
+from transport.ports import free_ports_in_a_row
 
 
 @dataclass

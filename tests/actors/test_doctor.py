@@ -19,11 +19,11 @@ from actors.doctor.balancer import check_haproxy
 from actors.doctor.database import check_database
 from actors.doctor.finding import Finding
 from actors.doctor.host import check_directories, check_limits, check_pages, check_ports
-from examples.operations import free_ports_in_a_row
 from haproxy.settings import HaproxySettings
 from run import app
 from shadow.broker import EmbeddedBroker
 from shadow.doctor import check_broker
+from transport.ports import free_ports_in_a_row
 
 
 @pytest.fixture

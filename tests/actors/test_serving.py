@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -424,16 +425,20 @@ class Broken:
         return self._forest.predict(x)
 
 
-class Fussy(Broken):
-    """A forest that raises on one row."""
+class Fussy:
+    """A forest that raises on a row with 666 in it, so many times."""
+
+    def __init__(self, forest: Forest, times: float = math.inf) -> None:
+        self.bundle, self._forest, self._left = forest.bundle, forest, times
 
     def predict(self, x: Any) -> Any:
-        if (x == 666).any():
+        if self._left and (x == 666).any():
+            self._left -= 1
             raise ZeroDivisionError("nobody foresaw this")
         return self._forest.predict(x)
 
 
-def hold(state: NodeState, loaded: Loaded, forest: Broken) -> None:
+def hold(state: NodeState, loaded: Loaded, forest: Broken | Fussy) -> None:
     replaced = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
     state.holdings = Holdings(MappingProxyType({1: replaced}), 1)
 
@@ -459,7 +464,7 @@ def test_a_row_on_which_an_actor_raises_fails_alone_and_its_batch_is_answered(
 ) -> None:
     running = small()
     state, before = running.scorers[0], running.refs["s0"]
-    hold(state, loaded, Fussy(forest_of(loaded), 0))
+    hold(state, loaded, Fussy(forest_of(loaded)))
     with context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(state.endpoints["s0"])
@@ -479,7 +484,7 @@ def test_odd_rows_one_after_another_cost_no_actor_and_no_other_request(small: An
     running = small(scorers=2)
     before = dict(running.refs)
     for state in running.scorers:
-        hold(state, loaded, Fussy(forest_of(loaded), 0))
+        hold(state, loaded, Fussy(forest_of(loaded)))
     odd = range(0, 500, 5)
     results = list(
         running.client.score_many([{"id": i, "a": 666 if i in odd else i % 600} for i in range(500)])

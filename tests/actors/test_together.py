@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
-from actors.state import Holdings, Loaded
+from actors.state import Loaded
 from tests.actors.test_serving import (
     LIMIT_S,
-    Broken,
     Context,
+    Fussy,
     Small,
     ask_scorer,
     context,
     forest_of,
+    hold,
     loaded,
     small,
     two_scores,
-    wait_until,
 )
 from transport.client import Answer, wire
 from transport.client.wire import Kind
@@ -87,32 +85,19 @@ def test_what_is_wrong_with_all_rows_is_said_of_the_message(
     assert (error.code, error.field, error.rule) == (code, field, rule)
 
 
-class Fussy(Broken):
-    """A forest that raises on a row with 666 in it, so many times."""
-
-    def predict(self, x: Any) -> Any:
-        return super().predict(x) if (x == 666).any() else self._forest.predict(x)
-
-
-def make_fussy(running: Small, loaded: Loaded, times: int) -> None:
-    forest = Fussy(forest_of(loaded), times)
-    fussy = replace(loaded, models=(replace(loaded.models[-1], forest=forest),))  # type: ignore[arg-type]
-    running.scorers[0].holdings = Holdings(MappingProxyType({1: fussy}), 1)
-
-
 def test_a_row_on_which_an_actor_raises_fails_alone(small: Make, context: Context, loaded: Loaded) -> None:
     running = small()
     before = running.refs["s0"]
-    make_fussy(running, loaded, 1000)
+    hold(running.scorers[0], loaded, Fussy(forest_of(loaded)))
     body = wire.unpack_body(ask_scorer(running, context, rows_of((1, 0), (666, 0), (3, 0))))
     assert [one is None for one in body["scores"]] == [False, True, False]
     assert body["errors"][0][1]["code"] == "internal"
-    wait_until(lambda: running.refs["s0"] is not before and running.refs["s0"].is_alive())
+    assert running.refs["s0"] is before
 
 
 def test_a_row_that_failed_among_others_is_asked_for_again_alone(small: Make, loaded: Loaded) -> None:
     running = small()
-    make_fussy(running, loaded, 2)
+    hold(running.scorers[0], loaded, Fussy(forest_of(loaded), times=2))
     # They are sent at once, so that some share a message.
     results = list(running.client.score_many([{"id": i, "a": 666 if i == 30 else 1} for i in range(60)]))
     assert [result.id for result in results if isinstance(result, Answer)] == [str(i) for i in range(60)]

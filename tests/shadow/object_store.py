@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import urllib.error
 import urllib.request
 
 from transport.client.running import Running
+from transport.ports import free_ports_in_a_row
 
 START_S = 60.0
 BUCKET = "kafka"
@@ -22,8 +22,7 @@ class ObjectStore(Running):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as held:
-            port = held.getsockname()[1]
+        port = free_ports_in_a_row(1)
         self._url = f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-p", str(port)],

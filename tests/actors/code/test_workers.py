@@ -285,7 +285,7 @@ def test_what_waits_too_long_expires_and_what_is_too_much_is_refused(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(OBEDIENT, spares=0)
-    monkeypatch.setattr("actors.code.workers.MAX_WAITING", 5)
+    monkeypatch.setattr("actors.code.queue.MAX_WAITING", 5)
     outcomes: list[Any] = []
     batch.workers.submit(tx("sleep", s=1.0), time.monotonic() + LIMIT_S, outcomes.append)
     soon = time.monotonic() + 0.2
