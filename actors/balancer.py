@@ -10,10 +10,10 @@ from typing import Final
 
 from actors.config import Settings, node_name
 from actors.errors import ConfigError
+from actors.mailbox_actor import MailboxActor
 from actors.metrics import labels_of, page_of
 from actors.probes import Probes
 from actors.roles import Roles
-from actors.serving import MailboxActor
 from actors.supervisor import ChildSpec, Supervisor, run_top
 from actors.watch import WatchSource
 from governance.watcher import View, Watcher

@@ -20,8 +20,9 @@ from pykka import ActorRef
 
 from actors.drift_watch import DriftWatch
 from actors.loader import LoadDone, LoadFailed
+from actors.mailbox_actor import MailboxActor
 from actors.preparing import Preparing
-from actors.serving import MailboxActor, RefreshPeers
+from actors.serving import RefreshPeers
 from actors.state import Canary, Holdings, NodeState
 from actors.tally import Watch
 from actors.watch import WatchSource

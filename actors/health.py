@@ -9,8 +9,8 @@ from typing import Any
 import zmq
 
 from actors import notify
+from actors.mailbox_actor import MailboxActor
 from actors.node_metrics import node_page
-from actors.serving import MailboxActor
 from actors.state import NodeState
 from transport.client.pool import Pool
 from transport.health import Health, HealthPort

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from actors.checks import check_fit, check_latency, check_memory, check_outputs
@@ -18,11 +19,12 @@ from governance.cache import ArtifactCache
 from governance.database import Connection
 from governance.errors import SignatureError
 from governance.signing import check_signed
-from models.bundle import open_bundle
 from models.code.package import open_package
 from models.decision import load_decision
-from models.forest import Forest
 from models.spec import load_spec
+
+if TYPE_CHECKING:
+    from models.forest import Forest
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,10 @@ class PipelineLoader:
         known = self._forests.get(digest)
         if known is not None:
             return known
+        # The kernel takes half a second to load and 100 MB: only those who score have it.
+        from models.bundle import open_bundle  # noqa: PLC0415
+        from models.forest import Forest  # noqa: PLC0415
+
         # The cache has verified the digest in this very read; the structure is checked here.
         path = self._cache.fetch(connection, digest)
         held = (forest.bundle.size for forest in self._forests.values())

@@ -9,13 +9,11 @@ from typing import Any
 
 import zmq
 
-from actors.child import Child
+from actors.mailbox_actor import MailboxActor
 from actors.state import NodeState
-from transport.client.loop import Loop
 from transport.client.wire import Kind
 from transport.errors import BindRefusedError
 from transport.listener import Listener, Request
-from transport.mailbox import Mailbox, Pump
 from transport.metrics import Timings
 
 logger = logging.getLogger(__name__)
@@ -30,34 +28,6 @@ REBIND_S = 2.0
 
 class RefreshPeers:
     """The message that tells an actor to read the endpoints of those that it asks again."""
-
-
-class MailboxActor(Child):
-    """An actor whose inbox is fed by sockets and timers as well as by other actors."""
-
-    @staticmethod
-    def _create_actor_inbox() -> Mailbox:
-        return Mailbox()
-
-    @property
-    def loop(self) -> Loop:
-        """The loop that this actor waits on; use it from the actor's own thread."""
-        inbox = self.actor_inbox
-        assert isinstance(inbox, Mailbox)  # noqa: S101 - for the type checker: made by _create_actor_inbox
-        return inbox.loop
-
-    def _actor_loop(self) -> None:
-        try:
-            super()._actor_loop()
-        finally:
-            self.actor_inbox.close()  # type: ignore[attr-defined]  # made by _create_actor_inbox
-
-    def on_receive(self, message: Any) -> Any:
-        """Pump a source; leave all else to the subclass."""
-        if isinstance(message, Pump):
-            message.source.pump()
-            return None
-        return super().on_receive(message)
 
 
 class ServingActor(MailboxActor):

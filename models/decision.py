@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import cel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import DecisionError
@@ -143,7 +142,11 @@ class DecisionRules:
     """
 
     def __init__(self, file: DecisionFile) -> None:
+        # It loads a terminal's worth of modules, which only those need who decide.
+        import cel  # noqa: PLC0415
+
         self.file = file
+        self._context = cel.Context
         self._programs = [(_compile(rule), rule.decide, rule.reason) for rule in file.rules]
         named = [_fields_of(rule.when) for rule in file.rules]
         self._fields = (
@@ -171,7 +174,7 @@ class DecisionRules:
         # Only what the rules name: to hand over a field costs more than to evaluate a rule.
         fields = transaction if self._fields is None else self._fields & transaction.keys()
         seen = {name: value for name in fields if (value := _seen(transaction[name])) is not _UNSEEN}
-        context = cel.Context({"tx": seen, "scores": dict(scores), "score": list(scores.values())[-1]})
+        context = self._context({"tx": seen, "scores": dict(scores), "score": list(scores.values())[-1]})
         outcome: Outcome | None = None
         reasons, errors = [], 0
         for program, decide, code in self._programs:
@@ -207,6 +210,8 @@ def load_decision(path: Path | str) -> DecisionRules:
 
 
 def _compile(rule: Rule) -> Any:
+    import cel  # noqa: PLC0415 - as above
+
     # The parser's own recursion is not bounded.
     if max(rule.when.count(opening) for opening in "([{!-") > _MAX_NESTING:
         raise DecisionError(f"rule {rule.reason}: it nests deeper than {_MAX_NESTING}")

@@ -16,9 +16,9 @@ from typing import Any, Final
 import pykka
 
 from actors.config import Settings, node_name, ring_directory, spool_directory
+from actors.mailbox_actor import MailboxActor
 from actors.priority import Breather, step_back
 from actors.probes import Probes
-from actors.serving import MailboxActor
 from actors.supervisor import ChildSpec, Supervisor, run_top
 from models.field_policy import hash_key
 from shadow.connector import Connector

@@ -267,6 +267,13 @@ def test_no_node_loads_a_training_library(served: Any) -> None:
         assert not [name for name in mapped if "lightgbm" in name or name.startswith("_tree.")], node
 
 
+def test_only_scorers_load_the_kernel(served: Any, wait_until: Any) -> None:
+    wait_until(lambda: {node.state for node in served.wait_for_nodes()} == {"ready"}, "all have a release")
+    for node, pid in served.host.pids().items():
+        compilers = [m.path for m in psutil.Process(pid).memory_maps() if "llvmlite" in (m.path or "")]
+        assert bool(compilers) == node.startswith("scorer-"), node
+
+
 def test_nodes_that_start_without_postgres_wait_say_so_and_serve_when_it_is_there(
     models: list[Path], payments: list[dict[str, Any]], wait_until: Any
 ) -> None:
