@@ -76,8 +76,9 @@ class ScorerActor(ServingActor):
                     self.code.close()
                     self.listener.close()
                     raise
-                logger.exception("a row could not be scored", extra={"release": number})
                 self._fail_the_one(number, rows, error)
+                # Behind the answers: a log may be a disk.
+                logger.exception("a row could not be scored", extra={"release": number})
 
     def _fail_the_one(self, number: int, rows: list[Row], error: Exception) -> None:
         """Score the rows of a batch alone, so that none is failed for its neighbour."""

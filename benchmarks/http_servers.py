@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import uvloop
 
 from benchmarks.http_load import drive, post
 from examples.card_payments import simulate
+from transport.ports import free_ports_in_a_row
 
 ROOT = Path(__file__).parents[1]
 START_S = 20.0
@@ -121,8 +121,7 @@ def measure(command: str, connections: int, seconds: float) -> dict[str, float]:
     Raises:
         RuntimeError: it did not start.
     """
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        port = found.getsockname()[1]
+    port = free_ports_in_a_row(1)
     transactions = simulate(n=200, seed=5)[0]
     requests = [post("/v1/score", json.dumps({"transaction": one}).encode()) for one in transactions]
     arguments = [sys.executable, *command.format(port=port).split()]

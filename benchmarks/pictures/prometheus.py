@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import types
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
+
+from transport.ports import free_ports_in_a_row
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -72,8 +73,7 @@ class Prometheus:
         text = text.replace("rule_files:", f"  evaluation_interval: {every}\nrule_files:")
         (directory / "prometheus.yml").write_text(text)
         shutil.copy(DEPLOY / "alerts.yml", directory)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_ports_in_a_row(1)}"
         self._log = directory / "prometheus.log"
         with self._log.open("wb") as log:
             self._process = self._start(binary, directory, log)

@@ -25,6 +25,7 @@ from transport.client.errors import (
 )
 from transport.client.member import MAX_FAILURES
 from transport.client.wire import Kind
+from transport.ports import free_ports_in_a_row
 
 Processes = Callable[..., ProcessNode]
 Threads = Callable[..., ThreadNode]
@@ -143,9 +144,7 @@ def test_no_node_at_all_is_named(call: Any) -> None:
 
 
 def test_a_node_that_comes_up_within_the_deadline_answers(call: Any, threads: Threads) -> None:
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = f"tcp://127.0.0.1:{free_ports_in_a_row(1)}"
     caller = call(endpoint)
     caller.ask("early")
     began = time.monotonic()

@@ -78,7 +78,7 @@ def test_it_is_late_or_silent_when_told() -> None:
     with Server(Later(0.1, {"fraud": 0.5})) as server, Client(server.address, deadline=LONG_S) as client:
         begun = time.monotonic()
         assert client.score({}).score == 0.5
-        assert time.monotonic() - begun > 0.09
+        assert time.monotonic() - begun >= 0.1
         server.reply = None
         with pytest.raises(DeadlineExceededError):
             client.score({}, deadline=0.2)
